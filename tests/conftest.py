@@ -1,0 +1,62 @@
+"Fixtures that more than one room needs, and the way tests are dealt out to workers."
+import os
+import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BROWSERS = 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome'
+
+def pytest_configure(config):
+    "No test draws on a screen, and none asks a registry whether there is something newer."
+    os.environ.setdefault('MPLBACKEND', 'Agg')
+    os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
+
+def pytest_collection_modifyitems(config, items):
+    """With `pytest -n N --dist loadgroup`, a file stays in one worker, so that its module fixtures are built once.
+    Notebooks are independent of each other: each goes where there is room, and they start first, the longest ahead."""
+    for item in items:
+        if item.path.name != 'test_notebooks.py' and not item.get_closest_marker('xdist_group'):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    def order(item):
+        notebook = getattr(item, 'callspec', None) and item.callspec.params.get('run')
+        return -len(Path(notebook).read_bytes()) if notebook else 0
+    items.sort(key=order)
+
+@pytest.fixture(scope='session')
+def root() -> Path:
+    "The top folder of the repository."
+    return ROOT
+
+@pytest.fixture(scope='session')
+def browser():
+    "A headless Chromium, driven by Playwright. Skips, and says why, where there is none."
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        reason = 'no Chromium or Chrome on PATH; install your system\'s `chromium` package'
+        if os.environ.get('SFT_NB_REQUIRE_BROWSER'): pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'])
+        yield browser
+        browser.close()
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args): pass
+
+@pytest.fixture(scope='session')
+def serve():
+    "A function from a folder to the address where it is served while the tests last."
+    servers = []
+    def start(folder) -> str:
+        server = ThreadingHTTPServer(('127.0.0.1', 0), partial(_Quiet, directory=str(folder)))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f'http://127.0.0.1:{server.server_port}'
+    yield start
+    for server in servers: server.shutdown(); server.server_close()
