@@ -8,10 +8,35 @@ from html import escape
 
 from fastcore.docments import docments, empty
 
+# Parameters that mean the same wherever they appear. Said here once; a comment in the code says more where there is more.
+WORDS = dict(
+    items='a table with one row an example: `id`, `input`, `target` and more columns',
+    preds='what a model said about items whose truth is known: a `Predictions`',
+    evaluation='every number with its interval: an `Evaluation`',
+    metric='the name of a metric; `list_metrics` shows all',
+    confidence_level='the share of such intervals that hold the true value, in (0, 1)',
+    n_resamples='how many bootstrap samples are drawn',
+    seed='a whole number; the same one gives the same result',
+    ax='axes to draw on; new ones where none are given',
+    path='a file')
+
 def public_names(source: str) -> list:
     "The public functions and classes that a cell defines."
     kinds = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
     return [o.name for o in ast.parse(source).body if isinstance(o, kinds) and not o.name.startswith('_')]
+
+def documented(obj) -> dict:
+    "fastcore's `docments`, which miss the comment on the return of a function without a return annotation."
+    docs = docments(obj, full=True)
+    if inspect.isfunction(obj) and not docs['return'].docment: docs['return'].docment = return_comment(obj)
+    return docs
+
+def return_comment(function) -> str|None:
+    "What follows the `):` that closes a signature on a line of its own."
+    node = ast.parse(inspect.cleandoc('\n' + inspect.getsource(function))).body[0]
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)): return None
+    lines = inspect.cleandoc('\n' + inspect.getsource(function)).splitlines()[node.lineno - 1:node.body[0].lineno - 1]
+    return next((m[1].strip() for l in lines if (m := re.match(r'\s*\)\s*:\s*#(.*)', l))), None)
 
 def public_members(cls: type) -> list:
     "Names and functions of the methods and properties that `cls` itself defines for others to use."
@@ -46,11 +71,11 @@ class ApiDocs:
 
     def table(self, obj) -> str:
         "Parameters and return, one a row; only the columns that say something."
-        docs = {k: v for k, v in docments(obj, full=True).items() if k not in ('self', 'cls')}
+        docs = {k: v for k, v in documented(obj).items() if k not in ('self', 'cls')}
         back = docs.pop('return', None)
         rows = [(f'<code>{"*" * stars(v.kind)}{k}</code>', self.type_of(v.anno),
                  '' if v.default is empty else f'<code>{escape(default(v.default))}</code>',
-                 self.inline(v.docment or '')) for k, v in docs.items()]
+                 self.inline(v.docment or WORDS.get(k, ''))) for k, v in docs.items()]
         if back and not is_dataclass(obj) and not inspect.isclass(obj) and (back.docment or self.type_of(back.anno)):
             rows.append(('<em>returns</em>', self.type_of(back.anno), '', self.inline(back.docment or '')))
         if not rows: return ''
@@ -58,7 +83,7 @@ class ApiDocs:
         head = ''.join(f'<th scope="col">{("Name", "Type", "Default", "What it is")[i]}</th>' for i in keep)
         cell = lambda i, text: f'<th scope="row">{text}</th>' if i == 0 else f'<td>{text}</td>'
         body = '\n'.join('<tr>' + ''.join(cell(i, r[i]) for i in keep) + '</tr>' for r in rows)
-        return f'<div class="table-scroll"><table class="parameters">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+        return f'<div class="table-scroll"><table class="parameters">\n<thead data-pagefind-ignore><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
 
     def markdown(self, obj, name: str, level: int = 3) -> str:
         "Heading, signature, docstring and table; for a class its members too. The anchor is the one nbdev links to."
@@ -69,7 +94,7 @@ class ApiDocs:
         if url and not url.endswith('#LNone'): parts.append(html(f'<p class="source-link"><a href="{escape(url)}">source</a></p>'))
         if kind != 'property': parts.append(f'```python\n{signature(target, name)}\n```')
         doc = inspect.getdoc(target) or ''
-        if doc: parts.append(self.lookup.linkify(doc))
+        if doc: parts.append(doc) # nbdev links the names in it, as in all prose
         if kind != 'property' and (table := self.table(target)): parts.append(html(table))
         if kind == 'class':
             parts += [self.markdown(vars(obj)[k] if isinstance(vars(obj)[k], property) else getattr(obj, k), f'{name}.{k}', level+1)
@@ -97,5 +122,9 @@ def signature(obj, name: str, width: int = 88) -> str:
         if p.kind == p.KEYWORD_ONLY and last not in (p.KEYWORD_ONLY, p.VAR_POSITIONAL): parts.append('*')
         parts.append('*' * stars(p.kind) + p.name + ('' if p.default is p.empty else f'={default(p.default)}'))
         last = p.kind
-    line = f'{name}({", ".join(parts)})'
-    return line if len(line) <= width else f'{name}(\n    ' + ',\n    '.join(parts) + ')'
+    lines = [name + '(']
+    for i, part in enumerate(parts):
+        part += ', ' if i < len(parts) - 1 else ')'
+        if len(lines[-1] + part.rstrip()) > width: lines.append('    ')
+        lines[-1] += part
+    return '\n'.join(l.rstrip() for l in lines) + ('' if parts else ')')

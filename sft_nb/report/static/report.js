@@ -29,10 +29,10 @@ const digitsOf = row => { // as `format_metrics` does it: the width of the inter
   const width = row.high - row.low;
   return known(width) && width > 0 ? clamp(Math.floor(1 - Math.floor(Math.log10(width))), 0, 6) : 3;
 };
-const fixed = (v, digits = 3, sign = false) => known(v) ? (sign && v > 0 ? '+' : '') + v.toFixed(digits).replace('-', '−') : '–';
+const fixed = (v, digits = 3, sign = false) => known(v) ? (sign && v > 0 ? '+' : '') + v.toFixed(digits).replace(/^-(0\.?0*)$/, '$1').replace('-', '−') : '–';
 const count = v => known(v) ? v.toLocaleString('en') : '–';
 const percent = (v, digits = 0) => known(v) ? `${(100 * v).toFixed(digits)} %` : '–';
-const interval = (row, sign) => known(row.low) && known(row.high) ? `[${fixed(row.low, digitsOf(row), sign)}, ${fixed(row.high, digitsOf(row), sign)}]` : '';
+const interval = (row, sign) => known(row.low) && known(row.high) ? `[${fixed(row.low, digitsOf(row), sign)},\u00a0${fixed(row.high, digitsOf(row), sign)}]` : '';
 const withInterval = (row, sign) => `${fixed(row.value, digitsOf(row), sign)} ${interval(row, sign)}`.trim();
 const short = v => typeof v === 'number' ? (Number.isInteger(v) ? count(v) : String(Number(v.toPrecision(4))).replace('-', '−')) : String(v ?? '–');
 const duration = t => !known(t) ? '' : t < 90 ? `${Math.round(t)} s` : t < 5400 ? `${Math.round(t / 60)} min` : `${(t / 3600).toFixed(1)} h`;
@@ -94,26 +94,24 @@ function strip(row, domain, guide) {
 }
 
 function axis(domain) {
-  const ticks = niceTicks(domain[0], domain[1], 4), text = tickText(ticks);
+  const ticks = niceTicks(domain[0], domain[1], 2.5), text = tickText(ticks);
   const at = v => 100 * (v - domain[0]) / (domain[1] - domain[0]);
   return s('svg', { class: 'axis', 'aria-hidden': 'true', focusable: 'false' },
     ticks.map(t => s('text', { x: `${at(t)}%`, y: 13, 'text-anchor': at(t) < 3 ? 'start' : at(t) > 97 ? 'end' : 'middle' }, text(t))));
 }
 
 // rows: { name (node or text), sub, value, low, high, text, how, tone, key }
-function forest(rows, { domain, guide, caption, columns = ['', 'value [interval]', 'n, level, method'] }) {
-  const cell = (tag, role, ...children) => h(tag, { role }, ...children);
+function forest(rows, { domain, guide, caption, columns = ['', 'value [interval]'] }) {
+  const cell = (tag, role, attributes, ...children) => h(tag, { role, ...attributes }, ...children);
   return h('table', { class: 'forest', role: 'table' },
     caption && h('caption', {}, caption),
-    h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, h('th', { role: 'columnheader', scope: 'col' }, columns[0] || h('span', { class: 'unseen' }, 'what')),
-      h('th', { role: 'columnheader', class: 'figure' }, h('span', { class: 'unseen' }, 'drawn')),
-      h('th', { role: 'columnheader', scope: 'col' }, columns[1]), columns[2] && h('th', { role: 'columnheader', scope: 'col', class: 'how' }, columns[2]))),
-    h('tbody', { role: 'rowgroup' }, rows.map(row => fill(h('tr', { role: 'row', 'data-key': row.key || null, class: row.tone || null }), {}, [
-      h('th', { role: 'rowheader', scope: 'row' }, row.name, row.sub && h('small', {}, row.sub)),
-      h('td', { role: 'cell', class: 'figure' }, strip(row, domain, guide)),
-      h('td', { role: 'cell', class: 'value' }, row.text || [h('b', {}, fixed(row.value, digitsOf(row))), ' ', interval(row)]),
-      columns[2] && h('td', { role: 'cell', class: 'how' }, row.how || '')]))),
-    h('tfoot', { 'aria-hidden': 'true' }, h('tr', { role: 'presentation' }, h('td'), h('td', { class: 'figure' }, axis(domain)), h('td'), columns[2] && h('td', { class: 'how' }))));
+    h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, cell('th', 'columnheader', { scope: 'col' }, columns[0] || h('span', { class: 'unseen' }, 'what')),
+      cell('th', 'columnheader', { scope: 'col', class: 'figure' }, h('span', { class: 'unseen' }, 'drawn')), cell('th', 'columnheader', { scope: 'col', class: 'value' }, columns[1]))),
+    h('tbody', { role: 'rowgroup' }, rows.map(row => h('tr', { role: 'row', 'data-key': row.key ?? null },
+      cell('th', 'rowheader', { scope: 'row' }, row.name, row.sub && h('small', {}, row.sub)),
+      cell('td', 'cell', { class: 'figure' }, strip(row, domain, row.plain ? null : guide)),
+      cell('td', 'cell', { class: 'value' }, row.text || [h('b', {}, fixed(row.value, digitsOf(row))), ' ', interval(row)], row.how && h('small', {}, row.how))))),
+    h('tfoot', { 'aria-hidden': 'true' }, h('tr', { role: 'presentation' }, h('td'), h('td', { class: 'figure' }, axis(domain)), h('td'))));
 }
 const how = row => [`n ${count(row.n)}`, known(row.confidence_level) && percent(row.confidence_level), row.method].filter(Boolean).join(' · ');
 
@@ -122,13 +120,12 @@ const how = row => [`n ${count(row.n)}`, known(row.confidence_level) && percent(
 function lineChart(width, { x, y, series, marks = [], points = [], height = 260, label }) {
   const named = series.filter(line => line.name);
   const direct = width >= 480 && named.length > 0;
-  const longest = Math.max(0, ...named.map(line => line.name.length));
-  const m = { left: 44, top: 26, bottom: 40, right: direct ? clamp(longest * 6.6 + 18, 30, 170) : 14 };
+  const longest = Math.max(0, ...named.map(line => line.name.length)), yt = y.ticks || niceTicks(...y.domain, 5), yf = y.format || tickText(yt);
+  const m = { left: 16 + 7 * Math.max(3, ...yt.map(t => yf(t).length)), top: 26, bottom: 40, right: direct ? clamp(longest * 7.6 + 16, 30, 170) : 14 };
   const W = width - m.left - m.right, H = height - m.top - m.bottom;
   const sx = v => m.left + W * (v - x.domain[0]) / ((x.domain[1] - x.domain[0]) || 1);
   const sy = v => m.top + H * (1 - (v - y.domain[0]) / ((y.domain[1] - y.domain[0]) || 1));
-  const xt = x.ticks || niceTicks(...x.domain, clamp(W / 70, 2, 10)), yt = y.ticks || niceTicks(...y.domain, 5);
-  const xf = x.format || tickText(xt), yf = y.format || tickText(yt);
+  const xt = x.ticks || niceTicks(...x.domain, clamp(W / 70, 2, 10)), xf = x.format || tickText(xt);
   const path = line => line.map((p, i) => `${i ? 'L' : 'M'}${sx(p[0]).toFixed(1)},${sy(p[1]).toFixed(1)}`).join('');
   const ends = direct ? named.map(line => { const p = line.points.filter(q => known(q[1])).at(-1) || [x.domain[1], y.domain[0]]; return { line, x: sx(p[0]), y: sy(p[1]) }; }).sort((a, b) => a.y - b.y) : [];
   for (let i = 1; i < ends.length; i++) ends[i].y = Math.max(ends[i].y, ends[i - 1].y + 15);
@@ -178,8 +175,8 @@ function table(ctx, rows, { caption, limit = 30, order } = {}) {
   const line = row => h('tr', {}, keys.map(key => h('td', { class: numeric(key) ? 'number' : null }, content(ctx, row[key], key))));
   const more = h('button', { type: 'button', class: 'more', onclick: () => { body.replaceChildren(...rows.map(line)); more.remove(); } }, `Show all ${count(rows.length)} rows`);
   body.append(...rows.slice(0, limit).map(line));
-  return h('div', {}, h('div', { class: 'wide', tabindex: 0, role: 'region', 'aria-label': caption || 'table' },
-    h('table', { class: 'plain' }, caption && h('caption', {}, caption), h('thead', {}, h('tr', {}, keys.map(key => h('th', { scope: 'col', class: numeric(key) ? 'number' : null }, user(key.replaceAll('_', ' ')))))), body)),
+  return h('div', {}, h('div', { class: 'wide', tabindex: 0, role: 'group', 'aria-label': caption || 'table' },
+    h('table', { class: 'plain' }, caption && h('caption', {}, user(caption)), h('thead', {}, h('tr', {}, keys.map(key => h('th', { scope: 'col', class: numeric(key) ? 'number' : null }, user(key.replaceAll('_', ' ')))))), body)),
   rows.length > limit && more);
 }
 
@@ -190,7 +187,7 @@ function content(ctx, value, key) {
   if (Array.isArray(value)) return user(value.slice(0, 20).map(short).join(', ') + (value.length > 20 ? ', …' : ''));
   if (typeof value === 'object') return facts(ctx, value);
   if (/^https?:\/\/[^\s]+$/.test(value)) return h('a', { href: value, target: '_blank', rel: 'noopener noreferrer' }, user(value.replace(/^https?:\/\//, '')));
-  const at = key === 'id' || key === 'same_as' ? ctx.byId.get(value) : undefined;
+  const at = /^id(_[ab])?$/.test(key) ? ctx.byId.get(value) : undefined;
   if (at) return h('button', { type: 'button', class: 'link', onclick: () => ctx.open([at], 0) }, user(value));
   return user(value);
 }
@@ -204,7 +201,7 @@ function facts(ctx, values) { // names and values, nested as they come
   return h('div', { class: 'facts' },
     flat.length > 0 && h('dl', {}, flat.map(([k, v]) => h('div', {}, h('dt', {}, user(k.replaceAll('_', ' '))), h('dd', {}, content(ctx, v, k))))),
     deep.map(([k, v]) => h('section', {}, h('h4', {}, user(k.replaceAll('_', ' '))), facts(ctx, v))),
-    lists.map(([k, v]) => table(ctx, v, { caption: user(`${k.replaceAll('_', ' ')} (${count(v.length)})`) })));
+    lists.map(([k, v]) => table(ctx, v, { caption: `${k.replaceAll('_', ' ')} (${count(v.length)})` })));
 }
 
 function chooser(ctx, label, options, value, choose, attributes = {}) {
@@ -277,8 +274,9 @@ function lightbox(ctx) { // one picture large, next and previous by arrow keys
     ctx.set('item', item.id);
   };
   ctx.open = (list, index) => {
-    items = list; at = index; show();
+    items = list; at = index;
     if (!dialog.open) dialog.showModal();
+    show();
     body.querySelector('h3').focus({ preventScroll: true });
   };
   ctx.on('item', () => {
@@ -311,7 +309,7 @@ function drawVerdict(ctx) {
     h('h2', { id: ctx.id('verdict') }, h('span', { class: 'stamp' }, word), ' ', h('span', {}, verdict.words.replace(/^(PASS|FAIL): /, '').replace(/^./, c => c.toUpperCase()))),
     verdict.checks.length > 0 && h('ul', { class: 'checks' }, verdict.checks.map(check => {
       const ends = [check.low, check.high, check.threshold, check.value].filter(known), low = Math.min(...ends), high = Math.max(...ends), pad = (high - low || .1) * .25;
-      return h('li', { class: check.passed ? 'pass' : 'fail' }, h('span', { class: 'chip' }, check.passed ? '✓ pass' : '✗ fail'), h('span', { class: 'words' }, check.words, check.note && [' ', user(check.note)]),
+      return h('li', { class: check.passed ? 'pass' : 'fail' }, h('span', { class: 'chip' }, check.passed ? '✓ pass' : '✗ fail'), h('span', { class: 'words' }, user(check.words)),
         h('span', { class: 'drawn', 'aria-hidden': 'true' }, strip({ ...check, tone: check.passed ? 'good' : 'bad' }, [low - pad, high + pad], check.threshold)));
     })));
 }
@@ -319,7 +317,7 @@ function drawVerdict(ctx) {
 function drawHeadline(ctx) {
   const { data } = ctx, row = data.metrics.find(r => r.metric === data.headline && !r.label && !r.slice);
   if (!row) return null;
-  const rows = [{ ...row, name: 'this model', key: 'model', text: [h('b', {}, fixed(row.value, digitsOf(row))), ' ', interval(row)] }];
+  const rows = [{ ...row, name: 'this model', key: 'model', plain: true, text: [h('b', {}, fixed(row.value, digitsOf(row))), ' ', interval(row)] }];
   for (const c of data.comparisons.filter(c => c.metric === data.headline)) {
     const d = { value: c.difference, low: c.low, high: c.high };
     rows.push({ name: user(c.baseline), sub: 'baseline', value: c.baseline_value, tone: 'other', key: c.baseline,
@@ -330,7 +328,7 @@ function drawHeadline(ctx) {
   return h('section', { class: 'card headline', 'aria-labelledby': ctx.id('headline') },
     h('div', { class: 'number' }, h('h2', { id: ctx.id('headline') }, titleOf(ctx, row.metric)), h('p', { class: 'big' }, fixed(row.value, digitsOf(row))), h('p', { class: 'range' }, interval(row)),
       h('p', { class: 'note' }, `${percent(row.confidence_level)} interval, ${row.method}, on ${plural(row.n, 'item')}. ${lowerIsBetter(ctx, row.metric) ? 'Lower' : 'Higher'} is better.`)),
-    forest(rows, { domain, guide: row.value, columns: ['', 'value', null] }));
+    forest(rows, { domain, guide: row.value, columns: ['', 'value'] }));
 }
 
 function drawCautions(ctx) {
@@ -351,7 +349,7 @@ function drawMetrics(ctx) {
     const overall = rows.filter(r => !r.label).map(r => ({ ...r, name: titleOf(ctx, r.metric), sub: data.about[r.metric]?.about, how: how(r), key: r.metric }));
     const high = overall.filter(r => !lowerIsBetter(ctx, r.metric)), low = overall.filter(r => lowerIsBetter(ctx, r.metric));
     const part = rows.filter(r => r.label && r.metric === chosen), shown = all ? part : part.slice(0, 20);
-    const bounded = list => niceDomain(list.flatMap(r => [r.low, r.high, r.value]), { zero: true, one: list.every(r => r.high === null || r.high <= 1), pad: 0 });
+    const bounded = list => niceDomain(list.flatMap(r => [r.low, r.high, r.value]), { zero: true, one: list.some(r => data.about[r.metric]?.bounds?.[1] === 1), pad: 0 });
     holder.replaceChildren(...[
       high.length && forest(high, { domain: bounded(high), caption: 'Higher is better ↑' }),
       low.length && forest(low, { domain: niceDomain(low.flatMap(r => [r.low, r.high, r.value]), { zero: true }), caption: 'Lower is better ↓' }),
@@ -367,11 +365,18 @@ const lead = (...text) => h('p', { class: 'lead' }, ...text);
 
 function drawComparisons(ctx) {
   const { data } = ctx;
-  const rows = data.comparisons.map(c => {
-    const flip = lowerIsBetter(ctx, c.metric) ? -1 : 1, better = Math.min(flip * c.low, flip * c.high) > 0, worse = Math.max(flip * c.low, flip * c.high) < 0, d = { value: c.difference, low: c.low, high: c.high };
-    return { ...d, name: [titleOf(ctx, c.metric), ' against ', user(c.baseline)], sub: `${fixed(c.value, digitsOf(d))} against ${fixed(c.baseline_value, digitsOf(d))}`, tone: better ? 'good' : worse ? 'bad' : 'other', key: `${c.metric}/${c.baseline}`,
-      text: [h('b', {}, fixed(c.difference, digitsOf(d), true)), ' ', interval(d, true), h('small', {}, better ? 'better' : worse ? 'worse' : 'not shown to differ')],
-      how: [known(c.p_value) && (c.p_value < .001 ? 'p < 0.001' : `p = ${c.p_value.toFixed(3)}`), how(c)].filter(Boolean).join(' · ') };
+  const row = c => {
+    const up = (c.difference > 0) !== lowerIsBetter(ctx, c.metric), d = { value: c.difference, low: c.low, high: c.high };
+    return { ...d, name: titleOf(ctx, c.metric), sub: `${fixed(c.value, digitsOf(d))} against ${fixed(c.baseline_value, digitsOf(d))}`, tone: !c.shown ? 'other' : up ? 'good' : 'bad', key: `${c.metric}/${c.baseline}`,
+      text: [h('b', {}, fixed(c.difference, digitsOf(d), true)), ' ', interval(d, true), known(c.difference) && h('span', { class: c.shown ? (up ? 'right' : 'wrong') : 'unsure' }, c.shown ? (up ? ' better' : ' worse') : ' not shown'),
+        h('small', {}, [known(c.p_value) && (c.p_value < .001 ? 'p < 0.001' : `p = ${c.p_value.toFixed(3)}`), how(c)].filter(Boolean).join(' · '))] };
+  };
+  const against = [...new Set(data.comparisons.map(c => c.baseline))].map(baseline => {
+    const all = data.comparisons.filter(c => c.baseline === baseline).sort((a, b) => (b.metric === data.headline) - (a.metric === data.headline));
+    return [h('h3', {}, 'Against ', user(baseline)), [false, true].map(down => {
+      const rows = all.filter(c => lowerIsBetter(ctx, c.metric) === down).map(row);
+      return rows.length > 0 && forest(rows, { domain: niceDomain([0, ...rows.flatMap(r => [r.low, r.high])]), guide: 0, columns: [down ? 'Lower is better ↓' : 'Higher is better ↑', 'difference [interval]'] });
+    })];
   });
   const ours = metric => data.metrics.find(r => r.metric === metric && !r.label && !r.slice);
   const published = data.references.map(r => {
@@ -380,8 +385,7 @@ function drawComparisons(ctx) {
     return { name: r.name, metric: titleOf(ctx, r.metric), published: fixed(r.value, 3), ours: us ? withInterval(us) : '', 'it lies': says, note: r.note, source: r.source };
   });
   return [
-    rows.length > 0 && [lead('This model minus the baseline, on the same items. An interval that includes 0 means that the difference was not shown.'),
-      forest(rows, { domain: niceDomain([0, ...rows.flatMap(r => [r.low, r.high])]), guide: 0, columns: ['', 'difference [interval]', 'p, n, level, method'] })],
+    against.length > 0 && [lead('This model minus the baseline, on the same items. A difference counts as shown if its interval excludes 0 and its p-value, corrected for the number of comparisons, agrees.'), against],
     published.length > 0 && [h('h3', {}, 'Published numbers'), lead('Measured elsewhere, on other splits: a neighbourhood, not a contest.'), table(ctx, published)]];
 }
 
@@ -396,7 +400,7 @@ function drawConfusion(ctx) {
       'aria-label': `true ${labels[i]}, predicted ${labels[j]}: ${count(n)} of ${count(totals[i])} items. Open their pictures.` }, inside);
     return h('td', { class: i === j ? 'hit' : 'miss', vars: { '--share': share.toFixed(3) } }, button || h('span', {}, inside));
   };
-  const matrix = h('table', { class: 'matrix' }, h('caption', {}, 'Rows are the truth, columns what the model said. Shares are of the row. Press a cell to open its pictures.'),
+  const matrix = h('table', { class: 'matrix', 'aria-label': 'Confusion matrix: rows are the truth, columns what the model said' },
     h('thead', {}, h('tr', {}, h('td', {}, h('span', { class: 'corner' }, 'true ↓ predicted →')), names.map(name => h('th', { scope: 'col' }, user(name))))),
     h('tbody', {}, counts.map((row, i) => h('tr', {}, h('th', { scope: 'row' }, user(names[i]), h('small', {}, plural(totals[i], 'item'))), row.map((_, j) => cell(i, j))))));
   const draw = () => {
@@ -409,9 +413,10 @@ function drawConfusion(ctx) {
       h('p', { class: 'note' }, `${known(n) ? `${plural(n, 'item')}; ` : ''}${count(items.length)} in this report, the highest loss first.`), gallery(ctx, items, 'None of its items are in this report.'));
   };
   ctx.on('cell', draw);
-  return [h('div', { class: 'wide', tabindex: 0, role: 'region', 'aria-label': 'confusion matrix' }, matrix),
-    others > 0 && [h('h3', {}, 'Most frequent confusions'), h('ul', { class: 'pairs' }, pairs.map(p => h('li', {}, h('button', { type: 'button', class: 'link', onclick: () => ctx.set('cell', [p.target, p.prediction]) }, user(p.target), ' called ', user(p.prediction)), ` ${count(p.count)} of ${count(p.of)}`)))],
-    below];
+  const list = pairs.slice(0, 12).map(p => h('li', {}, h('button', { type: 'button', class: 'link', onclick: () => ctx.set('cell', [p.target, p.prediction]) }, user(p.target), ' called ', user(p.prediction)), ` ${count(p.count)} of ${count(p.of)} (${percent(p.count / p.of)})`));
+  return [lead('Rows are the truth, columns what the model said. Shares are of the row. Press a cell to open its pictures.'),
+    h('div', { class: 'beside' }, h('div', { class: 'wide', tabindex: 0, role: 'group', 'aria-label': 'confusion matrix' }, matrix),
+      list.length > 0 && h('div', {}, h('h3', {}, 'Most frequent mistakes'), h('ol', { class: 'pairs' }, list))), below];
 }
 
 function drawThreshold(ctx) {
@@ -428,7 +433,7 @@ function drawThreshold(ctx) {
   const about = { recall: `of the truly ${positive}, the share called so`, precision: `of those called ${positive}, the share that is`, specificity: 'of all others, the share left alone', balanced_accuracy: 'mean of recall and specificity', accuracy: 'share of items called right', f1: 'harmonic mean of precision and recall' };
   const lines = figure(ctx, 'What each threshold does', width => {
     const rates = curve().map(row => [row.threshold, ratesAt(row, data.z)]), t = nearest(ctx.get('threshold')).threshold;
-    return lineChart(width, { x: { domain: [0, 1], label: 'threshold' }, y: { domain: [0, 1], label: `share of the ${split} split` }, label: 'Recall, precision, specificity and balanced accuracy against the threshold; the numbers are in the table.',
+    return lineChart(width, { height: 340, x: { domain: [0, 1], label: 'threshold' }, y: { domain: [0, 1], label: `share of the ${split} split` }, label: 'Recall, precision, specificity and balanced accuracy against the threshold; the numbers are in the table.',
       marks: [{ x: t, label: fixed(t, 2), side: t > .8 ? 'left' : 'right' }], series: names.map(([name, tone]) => ({ name: titleFor(name), tone, points: rates.map(([x, r]) => [x, r[name].value]) })) });
   });
   const small = (name, draw) => figure(ctx, name, draw);
@@ -450,7 +455,7 @@ function drawThreshold(ctx) {
     slider.setAttribute('aria-valuetext', `${fixed(row.threshold, 2)}: recall ${fixed(rates.recall.value, 2)}, precision ${fixed(rates.precision.value, 2)}`);
     output.textContent = fixed(row.threshold, 2);
     const order = ['recall', 'precision', 'specificity', 'balanced_accuracy', 'accuracy', 'f1'];
-    numbers.replaceChildren(forest(order.map(name => ({ ...rates[name], name: titleFor(name), sub: about[name], key: name, how: `n ${count(rates[name].n)}` })), { domain: [0, 1], columns: ['', 'value [interval]', 'n'] }));
+    numbers.replaceChildren(forest(order.map(name => ({ ...rates[name], name: titleFor(name), sub: about[name], key: name, how: `n ${count(rates[name].n)}` })), { domain: [0, 1] }));
     const box = (n, text, tone) => h('div', { class: tone }, h('b', { 'data-count': text }, count(n)), h('span', {}, text));
     four.replaceChildren(box(row.tp, 'true positives', 'hit'), box(row.fn, 'missed', 'miss'), box(row.fp, 'false alarms', 'miss'), box(row.tn, 'true negatives', 'hit'));
     [lines, roc, pr].forEach(f => f && f.redraw());
@@ -499,7 +504,7 @@ function drawSlices(ctx) {
       return { ...r, key: r.slice, tone: bad ? 'bad' : 'model', how: how(r), sub: bad ? 'wholly on the worse side of the overall value' : null,
         name: h('button', { type: 'button', class: 'link', 'aria-pressed': String(ctx.get('slice') === r.slice), onclick: () => ctx.set('slice', ctx.get('slice') === r.slice ? '' : r.slice) }, user(r.slice.replace('=', ' = '))) };
     });
-    if (whole) list.push({ ...whole, key: '', tone: 'other', name: 'all items', how: how(whole) });
+    if (whole) list.push({ ...whole, key: '', tone: 'other', plain: true, name: 'all items', how: how(whole) });
     holder.replaceChildren(forest(list, { domain: niceDomain(list.flatMap(r => [r.low, r.high, r.value])), guide: whole?.value, caption: `${titleOf(ctx, metric)}, the weakest first. ${down ? 'Lower is better ↓' : 'Higher is better ↑'}` }));
     const name = ctx.get('slice'), mistakes = data.examples.filter(e => !isRight(e) && inSlice(e, name));
     picked.replaceChildren(...(name ? [h('h3', {}, 'Mistakes in ', user(name.replace('=', ' = '))), gallery(ctx, mistakes, 'None of its mistakes are in this report.', 12)] : [h('p', { class: 'note' }, 'Press a slice to see its mistakes.')]));
@@ -537,9 +542,9 @@ function drawTraining(ctx) {
   const keys = [...new Set(rows.flatMap(r => Object.keys(r)))], more = keys.filter(k => !own.has(k) && rows.some(r => known(r[k])));
   const stages = rows.map((r, i) => ({ x: at[i], label: r.stage })).filter((m, i) => m.label && (!i || m.label !== rows[i - 1].stage));
   const domain = [Math.min(...at), Math.max(...at, Math.min(...at) + 1)], ticks = niceTicks(...domain, 8).filter(Number.isInteger);
-  const x = { domain, label: 'epoch', ticks, format: v => String(v) }, take = key => rows.map((r, i) => [at[i], r[key]]);
+  const x = { domain, label: 'epoch', ticks, format: v => v < 0 ? 'start' : String(v) }, take = key => rows.map((r, i) => [at[i], r[key]]);
   const has = key => rows.some(r => known(r[key])), tones = ['blue', 'red', 'green', 'ink'];
-  const chart = (title, label, list, zero) => figure(ctx, title, width => lineChart(width, { x, y: { domain: niceDomain(list.flatMap(l => l.points.map(p => p[1])), { zero }), label, format: label === 'learning rate' ? v => v ? v.toExponential(0).replace('e-', 'e−') : '0' : undefined },
+  const chart = (title, label, list, zero) => figure(ctx, title, width => lineChart(width, { x, y: { domain: niceDomain(list.flatMap(l => l.points.map(p => p[1])), { zero }), label, format: label === 'learning rate' ? v => v ? v.toExponential(1).replace('.0e', 'e').replace('e-', 'e−') : '0' : undefined },
     label: `${title}; the numbers are in the table below.`, marks: stages.map((m, i) => ({ ...m, tone: 'soft' })), series: list }));
   const losses = [['train_loss', 'train', 'ink'], ['valid_loss', 'valid', 'blue']].filter(([k]) => has(k)).map(([k, name, tone]) => ({ name, tone, dots: true, points: take(k) }));
   const seconds = sum(rows.map(r => r.seconds || 0));
@@ -551,11 +556,13 @@ function drawTraining(ctx) {
 }
 
 function drawData(ctx) {
-  const { counts, ...rest } = ctx.data.audit;
-  const tiles = counts && typeof counts === 'object' ? Object.entries(counts).filter(([, v]) => known(v)) : [];
-  const deeper = counts && typeof counts === 'object' ? Object.fromEntries(Object.entries(counts).filter(([, v]) => !known(v))) : {};
+  const { counts = {}, problems = [], n, ...rest } = ctx.data.audit;
+  const tiles = [...(known(n) ? [['items', n]] : []), ...Object.entries(counts).filter(([k, v]) => known(v) && k !== 'class_balance')];
+  const lists = Object.entries(rest).filter(([, v]) => isRows(v)), others = Object.fromEntries(Object.entries(rest).filter(([, v]) => !Array.isArray(v) || (v.length && !isRows(v))));
+  const caption = (k, v) => `${k.replaceAll('_', ' ')}: ${counts[k] > v.length ? `the first ${count(v.length)} of ${count(counts[k])}` : plural(v.length, 'row')}`;
   return [lead('What was found in the data before training. Rows are named, so that each can be looked at.'),
-    tiles.length > 0 && h('dl', { class: 'tiles' }, tiles.map(([k, v]) => h('div', {}, h('dt', {}, user(k.replaceAll('_', ' '))), h('dd', {}, count(v))))), facts(ctx, { ...deeper, ...rest })];
+    tiles.length > 0 && h('dl', { class: 'tiles' }, tiles.map(([k, v]) => h('div', { class: v && k !== 'items' ? 'found' : null }, h('dt', {}, user(k.replaceAll('_', ' '))), h('dd', {}, count(v))))),
+    problems.length > 0 && h('ul', { class: 'problems' }, problems.map(p => h('li', {}, user(p)))), facts(ctx, others), lists.map(([k, v]) => table(ctx, v, { caption: caption(k, v), limit: 12 }))];
 }
 
 function drawProvenance(ctx) {
@@ -621,9 +628,12 @@ function followTheme(root) { // the notebook's theme wins over the system's
   return () => observer.disconnect();
 }
 
+// JupyterLab takes arrow keys and letters from whatever has the focus, unless that very element says not to.
+const keepKeys = e => e.target.setAttribute('data-lm-suppress-shortcuts', 'true');
+
 let views = 0;
 function render({ model, el }) {
-  const root = h('div', { class: 'sft-report', 'data-lm-suppress-shortcuts': 'true' }), view = `sft${++views}-`, stop = followTheme(root);
+  const root = h('div', { class: 'sft-report', onfocusin: keepKeys }), view = `sft${++views}-`, stop = followTheme(root);
   let cleanups = [];
   const clear = () => { cleanups.forEach(f => f()); cleanups = []; };
   const draw = () => {
