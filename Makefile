@@ -67,7 +67,7 @@ bench: $(READY) assets ## measure against named peers (BENCH=--quick for a short
 
 dist: $(READY) ## build the sdist and, from it, the wheel into dist/
 	@rm -rf dist
-	@$(PY) -m build --no-isolation >/dev/null
+	@log=$$($(PY) -m build --no-isolation 2>&1) || { echo "$$log" >&2; exit 1; }
 	@ls dist
 
 # --- What the others need ---

@@ -34,7 +34,7 @@ def train_fastai(items, a):
     split = items['split'].to_numpy()
     block = DataBlock((ImageBlock, CategoryBlock(vocab=['functional', 'defective'], sort=False)), get_x=ColReader('input'), get_y=ColReader('target'),
                       splitter=lambda _: [np.flatnonzero(split == s).tolist() for s in ('train', 'valid')], item_tfms=Resize(a.size),
-                      batch_tfms=[*aug_transforms(flip_vert=True, size=a.size), Normalize.from_stats(*input_statistics(pretrained), cuda=False)])
+                      batch_tfms=[*aug_transforms(size=a.size), Normalize.from_stats(*input_statistics(pretrained), cuda=False)])
     dls = block.dataloaders(items, bs=32, num_workers=0)
     learn = vision_learner(dls, a.backbone, pretrained=False, n_out=2, normalize=False)
     learn.model[0].model.load_state_dict(pretrained.state_dict(), strict=True)
@@ -48,7 +48,7 @@ def train_ours(items, a):
     from sft_nb.config import make_config
     from sft_nb.train.run import open_run, train_run
     config = make_config(dict(data=dict(path='elpv', positive='defective', soft='probability', slices=['type']), model=dict(size=a.size, backbone=a.backbone),
-                              train=dict(seed=a.seed, epochs=a.epochs, symmetry='all')))
+                              train=dict(seed=a.seed, epochs=a.epochs)))
     with tempfile.TemporaryDirectory() as folder:
         return train_run(open_run(Path(folder)/'run', config), items).predictions('test').score
 
@@ -73,7 +73,7 @@ def one(a):
 def evaluate(items, score, seed):
     "Balanced accuracy with its interval."
     from sft_nb.evaluate.intervals import estimate_metrics
-    from sft_nb.tasks.image import describe_targets, make_item_predictions
+    from sft_nb.tasks.targets import describe_targets, make_item_predictions
     test = items[items['split'] == 'test']
     preds = make_item_predictions(test, np.array(score), describe_targets(items, task='single_label', positive='defective'))
     row = estimate_metrics(preds, ['balanced_accuracy'], seed=seed).query("metric == 'balanced_accuracy' and label == ''").iloc[0]

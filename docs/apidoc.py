@@ -18,6 +18,10 @@ WORDS = dict(
     n_resamples='how many bootstrap samples are drawn',
     seed='a whole number; the same one gives the same result',
     ax='axes to draw on; new ones where none are given',
+    batch_size='how many items at a time',
+    max_rows='at most so many rows; more are thinned out',
+    n_folds='how many folds',
+    args='the arguments of the command line, parsed',
     path='a file')
 
 def public_names(source: str) -> list:

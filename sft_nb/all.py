@@ -46,7 +46,8 @@ from .report.card import make_card
 from .report.displays import ConfusionDisplay, CurveDisplay, HistoryDisplay, MetricsDisplay, ReliabilityDisplay, ThresholdDisplay
 from .report.page import save_page
 from .report.widgets import build_report
-from .tasks.image import create_loss, describe_targets, image_block, make_item_predictions, predict_items
+from .tasks.image import image_block, predict_items
+from .tasks.targets import create_loss, describe_targets, make_item_predictions
 from .train.checkpoint import Checkpoint
 from .train.learner import create_learner, keep_pages
 from .train.probe import extract_features, fit_probe, probe_items

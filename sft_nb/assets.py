@@ -31,7 +31,7 @@ def cache_folder() -> Path: # `$SFT_NB_CACHE`, else the platform's cache folder;
 # %% ../nbs/03_assets.ipynb #97974381
 @contextlib.contextmanager
 def writable_folder(folder: str|Path, # made if it is not there
-                    advice: str = 'Free some space, or set SFT_NB_CACHE to another folder.',
+                    advice: str = 'Free some space, or set SFT_NB_CACHE to another folder.', # the next step for the person
                     ): # the folder
     "Turn every `OSError` of the block into an `InputError` that names the folder."
     folder = Path(folder)

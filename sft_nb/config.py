@@ -77,8 +77,8 @@ class ModelConfig:
 class TrainConfig:
     "How it is fine-tuned."
     seed: int = option(0, 'of shuffling, augmentation and dropout')
-    epochs: int = option(5, 'passes over the training items; 0 for the linear probe alone', low=0)
-    lr: float = option(6e-4, 'learning rate of the head', low=0)
+    epochs: int = option(4, 'passes over the training items; 0 for the linear probe alone', low=0)
+    lr: float = option(1e-4, 'peak learning rate of the head', low=0)
     layer_decay: float = option(.75, 'factor from each layer group to the one below', low=.01, high=1)
     freeze_to: int = option(0, 'layer groups that stay frozen, counted from the input')
     unfreeze: list = option([], 'gradual unfreezing as [[epochs, freeze_to], …], instead of `epochs` and `freeze_to`')
@@ -87,7 +87,7 @@ class TrainConfig:
     weight_decay: float = option(.01, 'on weights, not on biases and norms', low=0)
     freeze_norm: bool = option(True, "keep BatchNorm's statistics")
     warmup: float = option(.15, 'share of the steps in which the rate rises; then it falls as a cosine', low=0, high=.9)
-    augment: str = option('light', 'how much training images are varied', choices=('none', 'light', 'medium', 'strong'))
+    augment: str = option('none', 'how much training images are varied; more epochs bear more', choices=('none', 'light', 'medium', 'strong'))
     symmetry: str = option('mirror', 'under what an image keeps its label: nothing, left-right flips, or all flips and quarter turns', choices=('none', 'mirror', 'all'))
     class_weights: str|None = option(None, '`balanced` makes rare classes count as much as common ones', choices=('balanced',))
     label_smoothing: float = option(0., 'probability taken from the given label', low=0, high=.5)

@@ -103,7 +103,7 @@ def hash_json(value, # anything that JSON can hold; other values by their `str`
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 # %% ../nbs/00_core.ipynb #494ed435
-def describe_environment(packages: tuple = ('sft_nb', 'torch', 'fastai', 'timm', 'numpy', 'pandas', 'scikit-learn', 'albumentations'),
+def describe_environment(packages: tuple = ('sft_nb', 'torch', 'fastai', 'timm', 'numpy', 'pandas', 'scikit-learn', 'albumentations'), # whose versions to name
                          ) -> dict: # plain values, ready for JSON
     "Versions and machine: what a result was made with."
     versions = {}

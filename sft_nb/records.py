@@ -39,6 +39,9 @@ class Predictions:
     weight: np.ndarray|None = None # non-negative, (n,)
     provenance: dict = field(default_factory=dict) # where it came from; plain values
 
+    def __post_init__(self):
+        if not self.slices.shape[1]: object.__setattr__(self, 'slices', pd.DataFrame(index=range(len(self.ids))))
+
     def __len__(self): return len(self.ids)
 
     @property
@@ -79,7 +82,7 @@ def make_predictions(ids, # unique, (n,)
     if task == 'single_label':
         if score.ndim == 1 and len(labels) == 2: score = np.stack([1 - score, score], 1)
         target = _label_index(target, labels, problems)
-    slices = pd.DataFrame(index=range(len(ids))) if slices is None else slices.reset_index(drop=True)
+    slices = pd.DataFrame(index=range(len(ids))) if slices is None or not slices.shape[1] else slices.reset_index(drop=True)
     group = None if group is None else np.asarray(group).astype(str)
     weight = None if weight is None else np.asarray(weight, float)
     problems += _problems(ids, target, score, task, labels, slices, group, weight)
@@ -237,7 +240,7 @@ def format_metrics(metrics: pd.DataFrame, # rows of `Evaluation.metrics`
                    ) -> pd.DataFrame: # text, one column for value and interval
     "The table as people read it."
     digits = [_digits(r.low, r.high) for r in metrics.itertuples()]
-    text = [f'{r.value:.{d}f} [{r.low:.{d}f}, {r.high:.{d}f}]' for r, d in zip(metrics.itertuples(), digits)]
+    text = [f'{r.value:.{d}f} [{r.low:.{d}f}, {r.high:.{d}f}]' if np.isfinite(r.value) else 'undefined' for r, d in zip(metrics.itertuples(), digits)]
     out = metrics[['metric', 'label', 'slice']].assign(**{'value [interval]': text})
     return out.assign(n=metrics.n, level=[f'{c:.0%}' for c in metrics.confidence_level], method=metrics.method).reset_index(drop=True)
 

@@ -172,11 +172,24 @@ def test_module_starts_with_its_purpose(name):
     doc = ast.get_docstring(ast.parse(MODULES[name].read_text(encoding='utf-8'))) or ''
     assert len(doc.splitlines()) >= 4, f'{name}: no exported paragraph that says what it is for'
 
-def test_all_lists_every_public_name():
-    if 'all' not in MODULES: pytest.skip('there is no `all` yet')
+def test_all_offers_public_names():
+    "What `all` promises is what some module promises, and every room is in it."
     from sft_nb import all as everything
-    missing = {f'{name}.{n}' for name in MODULES if name not in ('all', 'cli') for n, _ in public(name) if not hasattr(everything, n)}
-    assert not missing
+    homes = {}
+    for name in MODULES:
+        if name != 'all':
+            for n, symbol in public(name): homes.setdefault(n, []).append((name, symbol))
+    for n in everything.__all__:
+        assert n in homes and getattr(everything, n) in [symbol for _, symbol in homes[n]], f'{n} is public in no module'
+    rooms = {room(home) for n in everything.__all__ for home, _ in homes[n]}
+    assert rooms >= {room(name) for name in MODULES} - {'cli', 'all'}
+
+def test_a_public_name_has_one_home():
+    homes = {}
+    for name in MODULES:
+        if name != 'all':
+            for n, _ in public(name): homes.setdefault(n, []).append(name)
+    assert {n: modules for n, modules in homes.items() if len(modules) > 1} == {}
 
 def test_notebook_numbers_follow_the_rooms():
     for path in (ROOT/'nbs').glob('[0-9]*.ipynb'):

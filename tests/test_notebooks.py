@@ -109,7 +109,7 @@ def test_cells(page):
             are_imports = [bool(re.match(r'(import|from)\s', l)) for l in body if not l.startswith('#')]
             assert all(are_imports) or not any(are_imports), f'imports and code in one cell: {source[:80]}'
 
-@pytest.mark.parametrize('page', PAGES)
+@pytest.mark.parametrize('page', [p for p in PAGES if p != '90_all.ipynb']) # which has nothing to show
 def test_outputs_are_saved_and_small(page):
     found = json.loads((NBS/page).read_text(encoding='utf-8'))['cells']
     outputs = [o for c in found if c['cell_type'] == 'code' for o in c['outputs']]

@@ -33,7 +33,9 @@ def built(tmp_path_factory) -> Path:
     shutil.copytree(ROOT/'sft_nb', tree/'sft_nb', ignore=shutil.ignore_patterns('__pycache__'))
     done = subprocess.run([sys.executable, '-m', 'build', '--no-isolation', '--outdir', out, tree], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert '`pyproject.toml` does not' not in done.stdout + done.stderr, 'a field is missing from `dynamic`'
+    said = done.stdout + done.stderr
+    assert '`pyproject.toml` does not' not in said, 'a field is missing from `dynamic`'
+    assert 'Package would be ignored' not in said and 'no files found matching' not in said, said
     return out
 
 @pytest.fixture(scope='module')

@@ -203,6 +203,18 @@ def test_dark_and_paper(browser, saved, tmp_path, root):
         assert page.locator('[role=tabpanel]:visible').count() == len(TABS), 'paper has no tabs: all is printed'
         assert not page.locator('[role=tablist]').is_visible()
 
+def test_twin_works_inside_another_page(browser, evaluation, tmp_path):
+    from sft_nb.report.widgets import build_report
+    data, _ = build_report(evaluation, max_images=8)._repr_mimebundle_()
+    path = tmp_path/'host.html'
+    path.write_text('<!doctype html><html lang="en"><title>host</title>' + data['text/html'], encoding='utf-8')
+    with opened(browser, path) as page:
+        frame = page.frame_locator('iframe')
+        frame.locator('[data-tab=confusion]').click()
+        frame.locator('td button').nth(1).click()
+        frame.locator('.item').first.click()
+        assert frame.locator('dialog').is_visible() and frame.locator('dialog .place').inner_text().startswith('1 of')
+
 def test_without_scripts_there_is_still_a_verdict(browser, saved):
     with opened(browser, saved, java_script_enabled=False) as page:
         assert 'FAIL: 1 of 3 checks' in page.inner_text('body') and 'balanced_accuracy' in page.inner_text('body')

@@ -181,10 +181,13 @@ def test_widget_checks_and_reads(evaluation, tmp_path):
 def test_twin_is_small_and_escaped(evaluation):
     report = build_report(evaluation)
     data, _ = report._repr_mimebundle_()
-    inner = html.unescape(re.search(r'srcdoc="([^"]*)"', data['text/html'])[1])
+    inner = html.unescape(re.search("srcdoc='([^'\n]*)'", data['text/html'])[1])
     kept = json.loads(re.search(r'id="payload">(.*?)</script>', inner, re.S)[1])
     assert len(kept['images']) == 40 and sum(e['image'] >= 0 for e in kept['examples']) == 40
+    assert inner == render_page(kept), 'what is escaped comes back as it was'
     assert len(report.payload['images']) == 200, 'the report itself keeps all'
+    from_evaluation = len(build_report(evaluation, max_images=2).payload['images'])
+    assert from_evaluation == 2
 
 def test_front_end_is_packaged_and_torch_is_not_needed():
     assert 'export default' in read_static('report.js') and '</script' not in read_static('report.js')

@@ -34,12 +34,14 @@ from ..models.backbones import create_backbone
 from ..records import Evaluation
 from ..report.card import make_card
 from ..report.page import save_page
-from ..tasks.image import describe_targets, make_item_predictions
+from ..tasks.targets import describe_targets, make_item_predictions
 from ..train.probe import cross_predict, extract_features
 from ..train.run import Run, open_run, train_run
 
 # %% ../../nbs/71_bench.job.ipynb #321dd2ef
 def load_items(config: RunConfig, # its section `data`
+               *,
+               check_files: bool|str = 'decode', # decode each image, or leave that to the audit (False)
                ) -> pd.DataFrame: # checked items, not yet divided; raises `InputError` with all problems
     "The items that a configuration names."
     d, path = config.data, Path(config.data.path).expanduser()
@@ -54,14 +56,16 @@ def load_items(config: RunConfig, # its section `data`
     missing = [c for c in extra if c not in items]
     if missing: raise InputError(*[expected(f'column `{c}`', 'in the data', ', '.join(items.columns), suggest_names(c, items.columns)) for c in missing])
     if d.split and d.split != 'split': items = items.rename(columns={d.split: 'split'})
-    return validate_items(items, task=d.task)
+    return validate_items(items, task=d.task, check_files=check_files)
 
 def prepare_items(config: RunConfig, # its sections `data` and `split`
+                  *,
+                  check_files: bool|str = 'decode', # see `load_items`
                   ) -> pd.DataFrame: # checked items with `split`
     "Load the items and divide them."
     s = config.split
     given = s.method == 'given'
-    return split_items(load_items(config), method=s.method, valid=None if given else s.valid, test=None if given else s.test, seed=s.seed,
+    return split_items(load_items(config, check_files=check_files), method=s.method, valid=None if given else s.valid, test=None if given else s.test, seed=s.seed,
                        by=() if given else tuple(s.by), time=config.data.time)
 
 # %% ../../nbs/71_bench.job.ipynb #18d0fd1c

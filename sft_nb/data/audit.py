@@ -90,14 +90,16 @@ def _candidates(thumbnails: np.ndarray, bits: int) -> np.ndarray: # rows (i, j, 
 # %% ../../nbs/12_data.audit.ipynb #e6dcd4d7
 def _differences(thumbnails: np.ndarray, pairs: np.ndarray) -> np.ndarray: # one number a pair; infinite where it need not be known
     "The largest difference between two thumbnails in any block, after matching their brightness."
-    flat = thumbnails.reshape(len(thumbnails), -1)
-    order = np.argsort(flat, axis=1, kind='stable')
+    out = np.full(len(pairs), np.inf)
+    kept = np.flatnonzero(_correlations(thumbnails, pairs) > .9)
+    used, where = np.unique(pairs[kept, :2], return_inverse=True)
+    pairs = np.column_stack([where.reshape(-1, 2), pairs[kept, 2]])
+    flat = thumbnails[used].reshape(len(used), _SIDE**2)
+    order = np.argsort(flat, axis=1, kind='stable').astype(np.uint16)
     rank = np.empty(flat.shape, np.uint16)
     np.put_along_axis(rank, order, np.arange(flat.shape[1], dtype=np.uint16)[None], axis=1)
-    values, spread, out = np.take_along_axis(flat, order, 1), np.maximum(flat.std(1), 4.), np.full(len(pairs), np.inf)
+    values, spread = np.take_along_axis(flat, order, 1), np.maximum(flat.std(1), 4.)
     standard = ((flat - flat.mean(1, keepdims=True)) / spread[:, None]).astype(np.float32)
-    kept = np.flatnonzero(_correlations(thumbnails, pairs) > .9)
-    pairs = pairs[kept]
     for way in range(8):
         turn = _orient(np.arange(_SIDE**2).reshape(1, _SIDE, _SIDE), way).ravel()
         mine = np.flatnonzero(pairs[:, 2] == way)
@@ -223,7 +225,7 @@ def stop_on_leak(leaks: pd.DataFrame, # from `check_leakage`
     if not len(leaks): return
     named = [f'{r.kind}: {r.id_a!r} in {r.split_a} and {r.id_b!r} in {r.split_b} ({r.detail})' for r in leaks.head(20).itertuples()]
     more = [f'… and {len(leaks) - 20} more.'] if len(leaks) > 20 else []
-    raise InputError(expected('the splits', 'without anything in common', f'{len(leaks)} leaks', "Remove one of each pair, or give related items one `group` and split by method='group'."), *named, *more)
+    raise InputError(expected('the splits', 'without anything in common', f'{len(leaks)} leaks', "Remove one of each pair, or give related items one `group` and split by method='group'. To train all the same: on_leak: warn."), *named, *more)
 
 # %% ../../nbs/12_data.audit.ipynb #e32e623c
 def find_suspect_labels(ids, # (n,)

@@ -104,13 +104,13 @@ _READERS = {'.csv': ',', '.tsv': '\t', '.txt': '\t', '.parquet': None, '.pq': No
 
 def items_from_file(path: str|Path, # .csv, .tsv or .parquet
                     *,
-                    input: str, # as in `items_from_frame`, and so are the others
-                    target: str,
-                    root: str|Path|None = None, # the folder of the file, if not given
-                    id: str|None = None,
-                    group: str|None = None,
-                    weight: str|None = None,
-                    slices: tuple = (),
+                    input: str, # column with the path of the image
+                    target: str, # column with the label, labels joined by ';', or a number
+                    root: str|Path|None = None, # folder that relative paths are in; that of the file, if not given
+                    id: str|None = None, # column with a unique name; the path as written, if not given
+                    group: str|None = None, # column with the unit that must stay together
+                    weight: str|None = None, # column that says how much an example counts
+                    slices: tuple = (), # more columns to keep
                     ) -> pd.DataFrame: # columns id, input, target, then group, weight and slices
     "Items from a table in a file."
     path = Path(path)

@@ -102,7 +102,9 @@ def _split_time(items, valid: float, test: float, time: str) -> np.ndarray:
     if missing: raise InputError(expected(f'column {time!r}', 'with enough different times', f'too few to fill {" and ".join(missing)}', 'Use other fractions, or a finer time.'))
     return out
 
-def read_time(items, time: str) -> np.ndarray:
+def read_time(items: pd.DataFrame,
+              time: str, # a column of dates, or of numbers that grow with time
+              ) -> np.ndarray: # (n,)
     "A column as numbers that sort like time; raises `InputError` with the rows that are no time."
     column = items[time]
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column): when = column.astype(float)

@@ -66,7 +66,9 @@ class ImageStore:
     def __getstate__(self): return dict(self.__dict__, _images=None) # workers open the file themselves
     def __repr__(self): return f'ImageStore({len(self)} images of {self.size}×{self.size}, key {self.key[:12]})'
 
-    def batch(self, ids) -> np.ndarray: # (b, size, size, 3), uint8, a copy
+    def batch(self,
+              ids, # of str, (b,)
+              ) -> np.ndarray: # (b, size, size, 3), uint8, a copy
         "The images of some ids, in that order."
         unknown = [i for i in ids if i not in self.rows]
         if unknown: raise KeyError(f'{len(unknown)} ids are not in the store, such as {unknown[0]!r}. {suggest_names(unknown[0], self.rows)}')

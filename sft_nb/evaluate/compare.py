@@ -23,7 +23,7 @@ from scipy.special import bdtr, ndtri, stdtr, stdtrit
 from ..core import InputError, expected, raise_problems
 from ..records import COMPARISON_COLUMNS, Predictions
 from .metrics import BoundMetric, select_metrics
-from .intervals import draw_metrics, leave_one_out_error, unwrap_number
+from .intervals import draw_metrics, leave_one_out_error
 
 # %% ../../nbs/52_evaluate.compare.ipynb #f0de2f2e
 def mcnemar_test(b, # items that only the first model got right, a number or an array
@@ -37,7 +37,7 @@ def mcnemar_test(b, # items that only the first model got right, a number or an 
     n, k = b + c, np.minimum(b, c)
     tail = bdtr(k, n, .5)
     p = 2 * tail - (tail - np.where(k > 0, bdtr(np.maximum(k - 1, 0), n, .5), 0)) * mid_p
-    return unwrap_number(np.where(n == 0, 1., np.minimum(p, 1)))
+    return np.where(n == 0, 1., np.minimum(p, 1))[()]
 
 # %% ../../nbs/52_evaluate.compare.ipynb #9d1d66d3
 def _tango(b: float, c: float, n: int, level: float) -> tuple: # low, high

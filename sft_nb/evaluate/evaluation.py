@@ -98,13 +98,13 @@ def _curves(preds: Predictions, valid: Predictions|None, confidence_level: float
 
 # %% ../../nbs/55_evaluate.evaluation.ipynb #701ac35f
 def _compare_all(preds: Predictions, baselines: dict, specs: list, **kw) -> pd.DataFrame: # `COMPARISON_COLUMNS`
-    "Against every baseline, p-values corrected over all rows."
+    "Against every baseline; the p-values of a metric are corrected over the baselines."
     tables = [compare_predictions(preds, b, name=name, metrics=specs, **kw) for name, b in baselines.items()]
     if not tables: return pd.DataFrame(columns=COMPARISON_COLUMNS)
     table = pd.concat(tables, ignore_index=True)
-    tested = table.p_value.notna()
-    method = table.method.where(~tested, table.method + f'; p by Holm over {tested.sum()}')
-    return table.assign(p_value=adjust_holm(table.p_value), method=method)
+    tested = table.p_value.notna() & (len(baselines) > 1)
+    method = table.method.where(~tested, table.method + f'; p by Holm over {len(baselines)} baselines')
+    return table.assign(p_value=table.groupby('metric').p_value.transform(adjust_holm), method=method)
 
 def _notes(metrics: pd.DataFrame) -> list: # sentences
     "What a reader should know first."

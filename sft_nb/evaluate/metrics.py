@@ -250,7 +250,12 @@ class BoundMetric:
         return float(self(np.ones(self.units)))
 
 # %% ../../nbs/50_evaluate.metrics.ipynb #d8e34b89
-def _bind(cls, preds: Predictions, metric, *, label: str|None = None, weighted: bool = False) -> 'BoundMetric':
+def _bind(cls, preds: Predictions,
+          metric, # a name or a `MetricSpec`
+          *,
+          label: str|None = None, # of this label only
+          weighted: bool = False, # count items by `preds.weight`
+          ) -> 'BoundMetric':
     "Tie `metric` to `preds`, with `preds.group` as units if there is one."
     spec, = select_metrics(preds, metric)
     if label is not None and not (spec.per_label and label in preds.labels):
@@ -280,7 +285,8 @@ BoundMetric.of = classmethod(_bind)
 
 # %% ../../nbs/50_evaluate.metrics.ipynb #dd3cb52c
 def _leave_one_out(self, seed: int = 0, # of the blocks, where there are too many units
-                   max_blocks: int = 1000) -> np.ndarray: # (units,), or (max_blocks,): the metric without each
+                   max_blocks: int = 1000, # leave out blocks of units where there are more
+                   ) -> np.ndarray: # (units,), or (max_blocks,): the metric without each
     "The metric with each unit, or block of units, left out in turn."
     if self.parts is not None: return self.spec.combine(self.parts.sum(0) - self.parts)
     if self.spec.left_out and self.unit is None and self.weight is None: return self.spec.left_out(self.target, self.score, label=self.label)

@@ -24,7 +24,7 @@ from .intervals import estimate_metrics
 # %% ../../nbs/53_evaluate.slices.ipynb #59a1170d
 def find_slices(preds: Predictions,
                 by=None, # columns of `preds.slices`; None for all with 2 to `max_values` values
-                max_values: int = 20,
+                max_values: int = 20, # columns with more are taken for names, not for kinds
                 ) -> dict: # name such as 'camera=old' → boolean mask, in the order of the columns and of their values
     "The slices of some predictions."
     columns = list(preds.slices.columns)
@@ -47,9 +47,9 @@ def slice_metrics(preds: Predictions, # with slice columns
                   seed: int, # of resamples, where there are any
                   by=None, # columns; None for all with 2 to 20 values
                   min_n: int = 20, # smaller slices are listed without numbers
-                  **kw, # to `estimate_metrics`: confidence_level, method, n_resamples, weighted
+                  **kw, # more of `estimate_metrics`: confidence_level, method, n_resamples, weighted
                   ) -> pd.DataFrame: # `METRIC_COLUMNS`
-    "Every metric in every slice, with intervals."
+    "Every metric in every slice, with intervals; `**kw` goes to `estimate_metrics`."
     specs, level, out = select_metrics(preds, metrics), kw.get('confidence_level', .95), []
     for name, mask in find_slices(preds, by).items():
         n = int(mask.sum())

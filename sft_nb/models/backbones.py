@@ -13,17 +13,16 @@ Docs: https://sft-nb.github.io/sft_nb/models.backbones.html.md"""
 __all__ = ['list_backbones', 'create_backbone', 'input_statistics', 'save_backbone', 'load_backbone']
 
 # %% ../../nbs/21_models.backbones.ipynb #85f352ba
-import logging
 from pathlib import Path
 
 import pandas as pd
 import timm
 import torch
-from timm.models import save_for_hf
+from timm.models._hub import save_config_for_hf
 
 from ..assets import ASSETS
-from ..core import InputError, expected, suggest_names
-from .weights import find_weights
+from ..core import InputError, atomic_path, expected, suggest_names
+from .weights import find_weights, write_tensors
 
 # %% ../../nbs/21_models.backbones.ipynb #38bfa52f
 def list_backbones(pattern: str = '*', # as in a shell: `*efficientnet*`
@@ -74,11 +73,10 @@ def save_backbone(model: torch.nn.Module, # a timm model
                   ) -> Path:
     "Write timm's own folder format: safetensors and a config."
     config = dict(label_names=list(labels)) if labels else None
-    logging.getLogger('timm.models._hub').setLevel(logging.ERROR)
-    # Tensors in channels-last order are views that safetensors would refuse.
-    model = model.to(memory_format=torch.contiguous_format)
-    save_for_hf(model, str(folder), model_config=config, safe_serialization=True)
-    return Path(folder)
+    folder = Path(folder)
+    with atomic_path(folder/'config.json') as temporary: save_config_for_hf(model, str(temporary), model_config=config)
+    write_tensors(model.state_dict(), folder/'model.safetensors')
+    return folder
 
 def load_backbone(folder: str|Path, # as written by `save_backbone`
                   ) -> torch.nn.Module: # in evaluation mode

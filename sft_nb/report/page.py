@@ -293,7 +293,9 @@ def _without_script(payload) -> str:
 
 def save_page(evaluation: Evaluation, # all that a report reads
               path: str|Path, # the file to write
-              **options, # of `build_payload`
+              *,
+              thumbnail: int = 192, # longest side of a picture, pixels
+              max_images: int = 200, # pictures in the page
               ) -> Path: # the same path
     "Write the report as one HTML file."
-    return write_text(path, render_page(build_payload(evaluation, **options)))
+    return write_text(path, render_page(build_payload(evaluation, thumbnail=thumbnail, max_images=max_images)))

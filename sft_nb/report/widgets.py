@@ -25,7 +25,7 @@ from ..core import InputError, expected, suggest_names, write_text
 from ..records import Evaluation
 from .page import build_payload, read_static, render_page
 
-# %% ../../nbs/62_report.widgets.ipynb #d74ce7d3
+# %% ../../nbs/62_report.widgets.ipynb #c92643b0
 class Report(anywidget.AnyWidget):
     "A live report. Make one with `build_report`."
     _esm, _css = read_static('report.js'), read_static('report.css')
@@ -48,7 +48,7 @@ class Report(anywidget.AnyWidget):
         if name == 'cell' and len(value) not in (0, 2): raise InputError(expected('`cell`', 'a true and a predicted label, or empty', value))
         return value
 
-# %% ../../nbs/62_report.widgets.ipynb #212cab8c
+# %% ../../nbs/62_report.widgets.ipynb #8d2339ab
 def _counts(self) -> dict: # threshold, tp, fp, fn, tn; empty if there are not two labels
     "What the threshold does to the test split."
     rows = self.payload['curves'].get('threshold', [])
@@ -68,7 +68,7 @@ def _examples(self) -> pd.DataFrame: # id, target, prediction, score, loss and t
 
 Report.counts, Report.metrics, Report.examples = property(_counts), property(_metrics), property(_examples)
 
-# %% ../../nbs/62_report.widgets.ipynb #0a218f96
+# %% ../../nbs/62_report.widgets.ipynb #01601bbb
 _twin_images = 40
 
 def _fewer_images(payload, n) -> dict:
@@ -78,8 +78,9 @@ def _fewer_images(payload, n) -> dict:
 
 def _twin(self, height=760) -> str:
     "HTML of the static report in a frame."
-    page = html.escape(render_page(_fewer_images(self.payload, _twin_images)), quote=True)
-    frame = f'<iframe srcdoc="{page}" title="evaluation report" sandbox="allow-scripts allow-popups" style="width:100%;height:{height}px;border:0"></iframe>'
+    page = html.escape(render_page(_fewer_images(self.payload, _twin_images)), quote=False)
+    page = page.replace("'", '&#39;').replace('\n', '&#10;') # one line in single quotes: short, and no Markdown reader trips over it
+    frame = f'''<iframe title="evaluation report" sandbox="allow-scripts allow-popups" style="width:100%;height:{height}px;border:0" srcdoc='{page}'></iframe>'''
     return f"<p><strong>{html.escape(self.payload['title'])}.</strong> {html.escape(self.payload['verdict']['words'])}</p>{frame}"
 
 def _repr_mimebundle_(self, **kwargs):
@@ -96,11 +97,14 @@ def _save_html(self, path: str|Path) -> Path:
 Report._twin, Report._repr_mimebundle_, Report.save_html = _twin, _repr_mimebundle_, _save_html
 Report.__repr__ = lambda self: f"Report({self.payload['title']!r}: {self.payload['verdict']['words']})"
 
-# %% ../../nbs/62_report.widgets.ipynb #225baad6
+# %% ../../nbs/62_report.widgets.ipynb #b4972354
 def build_report(source: Evaluation|str|Path, # an evaluation, or the folder of a run
-                 **options, # of `build_payload`
+                 *,
+                 thumbnail: int = 192, # longest side of a picture, pixels
+                 max_images: int = 200, # pictures that it holds
                  ) -> Report: # show it as the last line of a cell
     "A report to click through."
+    options = dict(thumbnail=thumbnail, max_images=max_images)
     if isinstance(source, Evaluation): return Report(build_payload(source, **options))
     path = Path(source)/'evaluation.json' if Path(source).is_dir() else Path(source)
     if not path.is_file(): raise InputError(expected(f'`{source}`', 'the folder of a finished run', 'no `evaluation.json` there', 'Run it to the end first, or give the right folder.'))

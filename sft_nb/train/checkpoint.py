@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from fastai.callback.core import Callback
 from safetensors import safe_open
-from safetensors.torch import save_file
 
-from ..core import InputError, atomic_path, expected
+from ..core import InputError, expected
+from ..models.weights import write_tensors
 
 # %% ../../nbs/43_train.checkpoint.ipynb #775ec393
 def _pack(model, opt, best) -> tuple: # (name → tensor, plain values)
@@ -32,7 +32,7 @@ def _pack(model, opt, best) -> tuple: # (name → tensor, plain values)
         tensors |= {f'opt.{i}.{k}': v for k, v in s.items() if isinstance(v, torch.Tensor)}
         numbers.append({k: v for k, v in s.items() if not isinstance(v, torch.Tensor)})
     hypers = [{k: float(v) if hasattr(v, 'item') else v for k, v in h.items()} for h in state['hypers']]
-    return {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}, dict(numbers=numbers, hypers=hypers)
+    return tensors, dict(numbers=numbers, hypers=hypers)
 
 def _unpack(tensors, about, model, opt, best):
     "The reverse, into objects that exist."
@@ -55,10 +55,10 @@ class Checkpoint(Callback):
         best, rows = self.keep_best, self.record_history.rows
         tensors, about = _pack(self.model, self.opt, best)
         about |= dict(key=self.key, rows=rows, done=rows[-1]['epoch'] + 1, value=best.value, best_epoch=best.best_epoch)
-        with atomic_path(self.path) as temporary: save_file(tensors, temporary, metadata=dict(about=json.dumps(about)))
+        write_tensors(tensors, self.path, metadata=dict(about=json.dumps(about)))
 
     def restore(self, learn, best, record) -> int: # epochs that are done; 0 if there is nothing to go on from
-        "Put back what `after_epoch` wrote."
+        "Put back what `after_epoch` wrote into `learn`, a `KeepBest` (`best`) and a `RecordHistory` (`record`)."
         if not self.path.exists(): return 0
         with safe_open(self.path, 'pt') as f:
             about = json.loads(f.metadata()['about'])

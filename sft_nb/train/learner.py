@@ -103,5 +103,5 @@ def create_learner(dls: DataLoaders, # fastai's, from `image_block` or your own
     "A fastai `Learner` for fine-tuning."
     if optimizer not in OPTIMIZERS: raise InputError(expected('`optimizer`', 'known', f'`{optimizer}`', suggest_names(optimizer, OPTIMIZERS)))
     ours = [SeedEpoch(seed), ChannelsLast(), ScoreValid(task)] + [FreezeNorm()] * freeze_norm
-    return Learner(dls, model, loss_func=loss, opt_func=OPTIMIZERS[optimizer], splitter=layer_groups, wd=weight_decay,
+    return Learner(dls, model, loss_func=loss, opt_func=OPTIMIZERS[optimizer], splitter=partial(layer_groups, coarse=False), wd=weight_decay,
                    train_bn=not freeze_norm, cbs=ours + list(cbs))

@@ -31,10 +31,12 @@ from ..assets import cache_folder
 from ..core import atomic_path, hash_json
 from ..data.store import ImageStore
 from ..models.backbones import input_statistics
-from ..tasks.image import Targets, batch_ids, load_batch
+from ..tasks.image import batch_ids, load_batch
+from ..tasks.targets import Targets
 
 # %% ../../nbs/41_train.probe.ipynb #26db6a16
-def hash_weights(model: nn.Module) -> str: # 64 hex digits
+def hash_weights(model: nn.Module, # a timm model
+                 ) -> str: # 64 hex digits
     "The sha256 of a model's tensors, its head left out."
     digest, head = hashlib.sha256(), {id(p) for p in model.get_classifier().parameters()}
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -95,7 +97,7 @@ def fit_probe(features: np.ndarray, # (n, d), of the training items
               target: np.ndarray, # (n,) or (n, k), see `Predictions.target`
               *,
               valid_features: np.ndarray, # (m, d)
-              valid_target: np.ndarray,
+              valid_target: np.ndarray, # (m,) or (m, k)
               task: str, # one of `TASKS`
               n_out: int, # labels, or 1
               class_weights: str|None = None, # `balanced`, or None

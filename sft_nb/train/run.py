@@ -23,13 +23,15 @@ import torch
 from fastai.torch_core import default_device
 
 from ..config import RunConfig, make_config, read_config, write_config
-from ..core import InputError, atomic_path, describe_environment, expected, hash_json, write_text
+from ..core import InputError, atomic_path, describe_environment, expected, hash_json, raise_problems, write_text
 from ..data.augment import create_augment
+from ..data.items import read_image
 from ..data.splits import hash_split
 from ..data.store import build_store
 from ..models.backbones import create_backbone, input_statistics, load_backbone, save_backbone
 from ..records import Evaluation, Predictions
-from ..tasks.image import Targets, create_loss, describe_targets, image_block, make_item_predictions, score_images
+from ..tasks.image import image_block, score_images
+from ..tasks.targets import Targets, create_loss, describe_targets, make_item_predictions
 from .checkpoint import Checkpoint
 from .learner import create_learner, keep_pages
 from .probe import probe_items
@@ -54,16 +56,16 @@ class Run:
     def evaluation(self) -> Evaluation: return Evaluation.load(self/'evaluation.json')
 
     def predictions(self, split: str, model: str = '') -> Predictions:
-        "Of the split `valid` or `test`; of the linear probe with `model='probe'`."
+        "Of a `split`, `valid` or `test`; by the linear probe if `model` is 'probe'."
         return Predictions.load(self/f"predictions-{split}{'-' + model if model else ''}.parquet")
 
     def log_read(self, split: str, why: str):
-        "Write down that somebody looked at the labels of a split."
+        "Write down that somebody looked at the labels of `split`, and `why`."
         row = dict(time=datetime.now(timezone.utc).isoformat(timespec='seconds'), split=split, why=why, config=_hash_config(self.config))
         with open(self/'ledger.jsonl', 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
 
     def count_reads(self, split: str = 'test') -> int:
-        "How often the labels of a split were read in this run."
+        "How often the labels of `split` were read in this run."
         if not (self/'ledger.jsonl').exists(): return 0
         return sum(json.loads(line)['split'] == split for line in (self/'ledger.jsonl').read_text(encoding='utf-8').splitlines())
 
@@ -152,6 +154,7 @@ def predict_files(run: Run, # finished
     "What the run's model says of images that it has never seen."
     c, model = run.config, load_backbone(run/'model')
     items = pd.DataFrame(dict(id=[str(f) for f in files], input=[str(f) for f in files])).drop_duplicates('id')
+    raise_problems([p for f in items['input'] for p in _unreadable(f)])
     store = build_store(items, size=c.model.size, resize=c.model.resize)
     targets = Targets(c.data.task, tuple(model.pretrained_cfg.get('label_names') or ()))
     score = score_images(model, store, items['id'], targets)
@@ -160,3 +163,10 @@ def predict_files(run: Run, # finished
     names = np.array(targets.labels)
     out['prediction'] = names[score.argmax(1)] if targets.task == 'single_label' else [';'.join(names[s >= .5]) for s in score]
     return out.assign(**{f'score_{label}': score[:, i] for i, label in enumerate(targets.labels)})
+
+# %% ../../nbs/44_train.run.ipynb #9f3e0064
+def _unreadable(path) -> list:
+    "What is wrong with a file, as sentences."
+    try: read_image(path)
+    except InputError as e: return e.problems
+    return []

@@ -79,7 +79,7 @@ class KeepBest(Callback):
         self.value, self.best_epoch, self.weights = None, -1, None
 
     def consider(self, value, epoch):
-        "Take the present weights if `value` is better by more than `min_delta`."
+        "Take the present weights, of `epoch`, if `value` is better by more than `min_delta`."
         if self.value is None or self.sign * (value - self.value) > self.min_delta:
             self.value, self.best_epoch = float(value), epoch
             self.weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
@@ -104,7 +104,7 @@ class RecordHistory(Callback):
         self.add(self.learn, self.first_epoch + self.epoch, stage.freeze_to, train_loss, self.recorder.values[-1][1], self.opt.hypers[-1]['lr'], self.started)
 
     def add(self, learn, epoch, freeze_to, train_loss, valid_loss, lr, started):
-        "A row; the metrics are those of the validation pass that has just ended."
+        "A row with `epoch`, `freeze_to`, `train_loss`, `valid_loss`, `lr` and the seconds since `started`; the metrics are those of the validation pass of `learn` that has just ended."
         scores = learn.score_valid.scores if hasattr(learn, 'score_valid') else {}
         self.rows.append(dict(epoch=epoch, freeze_to=freeze_to, train_loss=train_loss, valid_loss=float(valid_loss), **scores,
                               lr=float(lr), seconds=clock.perf_counter() - started))
@@ -163,9 +163,9 @@ def fine_tune(learn: Learner, # from `create_learner`
               lr: float|slice, # peak rate of the head, or fastai's slice
               freeze_epochs: int = 0, # epochs with only the head free, first; not needed after a linear probe
               freeze_to: int = 0, # groups before this one stay frozen throughout
-              **kwargs, # further ones of `fit_plan`
+              **kwargs, # more parameters of `fit_plan`
               ) -> pd.DataFrame: # the history
-    "Train the head, then the rest; the same stages as fastai's method of this name."
+    "Train the head, then the rest, in the stages of fastai's method of this name; `**kwargs` goes to `fit_plan`."
     stages = [Stage(freeze_epochs, -1, 0)] * bool(freeze_epochs) + [Stage(epochs, freeze_to, 1)]
     return fit_plan(learn, stages, lr=lr, **kwargs)
 
@@ -173,9 +173,9 @@ def gradual_unfreeze(learn: Learner, # from `create_learner`
                      plan: list, # [(epochs, freeze_to), …], such as [(1, -1), (1, -2), (2, 0)]
                      *,
                      lr: float|slice, # peak rate of the head, or fastai's slice
-                     **kwargs, # further ones of `fit_plan`
+                     **kwargs, # more parameters of `fit_plan`
                      ) -> pd.DataFrame: # the history
-    "Set the groups free from the head down (Howard & Ruder 2018), under one rise and fall of the rate."
+    "Set the groups free from the head down (Howard & Ruder 2018), under one rise and fall of the rate; `**kwargs` goes to `fit_plan`."
     return fit_plan(learn, [Stage(epochs, freeze_to) for epochs, freeze_to in plan], lr=lr, **kwargs)
 
 # %% ../../nbs/42_train.schedule.ipynb #c046a99e
