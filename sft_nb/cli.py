@@ -103,10 +103,10 @@ def print_result(evaluation):
     from sft_nb.records import format_metrics
     m = evaluation.metrics
     print('\n' + format_metrics(m[m.label == '']).drop(columns='label').to_string(index=False))
-    if len(evaluation.comparisons):
-        c = evaluation.comparisons
-        print('\nAgainst the baselines, on the same items:')
-        for r in c.itertuples(): print(f'  {r.metric} − {r.baseline}: {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}], p = {r.p_value:.2g}')
+    declared = {evaluation.context.get('headline'), *(v.partition('@')[0].partition('[')[0] for v in evaluation.verdict.get('metric', []))} - {None}
+    c = evaluation.comparisons[evaluation.comparisons.metric.isin(declared or {'accuracy', 'f1', 'mae'})].dropna(subset='difference')
+    if len(c): print('\nAgainst the baselines, on the same items (the rest is in the report):')
+    for r in c.itertuples(): print(f'  {r.metric} − that of {r.baseline}: {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}], p = {r.p_value:.2g}')
     for r in evaluation.context.get('references', []): print(f"\nPublished: {r['name']}: {r['metric']} {r['value']:.4f}. {r.get('note', '')}")
     for note in evaluation.context.get('notes', []): print(f'\nNote: {note}')
     print()
