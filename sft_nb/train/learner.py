@@ -77,7 +77,7 @@ class ScoreValid(Callback):
     def __init__(self, task: str): self.task = task
     def before_validate(self): self.batches = []
     def after_pred(self):
-        if not self.training: self.batches.append((self.loss_func.activation(self.pred).detach().cpu(), self.yb[0].detach().cpu().as_subclass(torch.Tensor)))
+        if not self.training and len(self.yb): self.batches.append((self.loss_func.activation(self.pred).detach().cpu(), self.yb[0].detach().cpu().as_subclass(torch.Tensor)))
     def after_validate(self):
         score, target = (torch.cat(x).numpy() for x in zip(*self.batches)) if self.batches else (np.zeros(0), np.zeros(0))
         if len(score): self.scores = self._score(score, target)
