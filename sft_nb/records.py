@@ -233,7 +233,12 @@ def _load_evaluation(cls, path: str|Path) -> 'Evaluation':
                curves={k: pd.DataFrame(v) for k, v in d['curves'].items()}, context=d['context'], **frames)
 
 Evaluation.save, Evaluation.load = _save_evaluation, classmethod(_load_evaluation)
-Evaluation._repr_html_ = lambda self: format_metrics(self.metrics[(self.metrics.label == '') & (self.metrics.slice == '')]).to_html(index=False)
+
+def _overall(self) -> pd.DataFrame: return format_metrics(self.metrics[(self.metrics.label == '') & (self.metrics.slice == '')]).drop(columns=['label', 'slice'])
+
+Evaluation._repr_html_ = lambda self: _overall(self).to_html(index=False)
+Evaluation.__repr__ = lambda self: f'Evaluation of {self.n} items\n{_overall(self).to_string(index=False)}'
+Predictions.__repr__ = lambda self: f"Predictions of {len(self)} items ({self.task}{': ' + ', '.join(self.labels) if self.labels else ''})"
 
 # %% ../nbs/02_records.ipynb #755967b7
 def format_metrics(metrics: pd.DataFrame, # rows of `Evaluation.metrics`
