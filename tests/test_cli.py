@@ -154,6 +154,8 @@ def test_predict_takes_odd_pictures_and_names_bad_ones(tmp_path, photos, capsys)
 
 
 def start(config: Path, out: Path, **kwargs):
+    # A shell ignores SIGINT in what it starts in the background, and children inherit that: a test run there must not.
+    kwargs.setdefault('preexec_fn', lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return subprocess.Popen([*SFT_NB, 'run', str(config), '--out', str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
 
 
