@@ -155,7 +155,7 @@ def main(argv: list|None = None, # what was typed; that of the process if None
     if not args.debug: warnings.filterwarnings('ignore', category=FutureWarning)  # of libraries, to their developers
     try: return args.run_it(args)
     except KeyboardInterrupt:
-        print(f'\nStopped. Nothing is lost: the same command goes on with the last whole epoch.' if args.command in ('run', 'demo') else '\nStopped.', file=sys.stderr)
+        print('\nStopped. Nothing is lost: the same command goes on with the last whole epoch.' if args.command in ('run', 'demo') else '\nStopped.', file=sys.stderr)
         return 130
     except BrokenPipeError: return 0
     except (InputError, ImportError, OSError) as e:

@@ -15,7 +15,7 @@ __all__ = ['option', 'DataConfig', 'SplitConfig', 'ModelConfig', 'TrainConfig', 
 
 # %% ../nbs/01_config.ipynb #d78d783f
 import types, typing
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 
 import yaml

@@ -18,7 +18,6 @@ __all__ = ['TASKS', 'InputError', 'expected', 'raise_problems', 'suggest_names',
 import contextlib, difflib, hashlib, importlib.metadata, json, os, platform, sys, tempfile
 from pathlib import Path
 
-import numpy as np
 from tqdm.auto import tqdm
 
 # %% ../nbs/00_core.ipynb #5abe9e2d

@@ -15,7 +15,7 @@ __all__ = ['METRIC_COLUMNS', 'COMPARISON_COLUMNS', 'Predictions', 'make_predicti
 
 # %% ../nbs/02_records.ipynb #9d1181d5
 import json
-from dataclasses import dataclass, field, replace, asdict
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np

@@ -16,7 +16,6 @@ __all__ = ['load_items', 'prepare_items', 'audit_job', 'evaluate_run', 'run_job'
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from fastai.torch_core import default_device
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from ..core import InputError, expected, suggest_names
+from ..core import InputError, expected
 from ..evaluate.metrics import METRICS
 from ..records import Evaluation
 

@@ -14,7 +14,6 @@ __all__ = ['layer_groups', 'layer_rates', 'freeze_norms']
 
 # %% ../../nbs/22_models.adapt.ipynb #0333bbcd
 import numpy as np
-import torch
 from torch import nn
 from timm.models import group_parameters
 

@@ -22,10 +22,10 @@ import pandas as pd
 import torch
 from fastai.torch_core import default_device
 
-from ..config import RunConfig, make_config, read_config, write_config
+from ..config import RunConfig, read_config, write_config
 from ..core import InputError, atomic_path, describe_environment, expected, hash_json, raise_problems, write_text
 from ..data.augment import create_augment
-from ..data.items import read_image
+from ..data.items import check_image
 from ..data.splits import hash_split
 from ..data.store import build_store
 from ..models.backbones import create_backbone, input_statistics, load_backbone, save_backbone
@@ -154,7 +154,7 @@ def predict_files(run: Run, # finished
     "What the run's model says of images that it has never seen."
     c, model = run.config, load_backbone(run/'model')
     items = pd.DataFrame(dict(id=[str(f) for f in files], input=[str(f) for f in files])).drop_duplicates('id')
-    raise_problems([p for f in items['input'] for p in _unreadable(f)])
+    raise_problems([p for p in map(check_image, items['input']) if p])
     store = build_store(items, size=c.model.size, resize=c.model.resize)
     targets = Targets(c.data.task, tuple(model.pretrained_cfg.get('label_names') or ()))
     score = score_images(model, store, items['id'], targets)
@@ -163,10 +163,3 @@ def predict_files(run: Run, # finished
     names = np.array(targets.labels)
     out['prediction'] = names[score.argmax(1)] if targets.task == 'single_label' else [';'.join(names[s >= .5]) for s in score]
     return out.assign(**{f'score_{label}': score[:, i] for i, label in enumerate(targets.labels)})
-
-# %% ../../nbs/44_train.run.ipynb #9f3e0064
-def _unreadable(path) -> list:
-    "What is wrong with a file, as sentences."
-    try: read_image(path)
-    except InputError as e: return e.problems
-    return []
