@@ -186,11 +186,10 @@ def _guess_task(frame, scored: list, multi: list) -> str:
     if scored or 'prediction' in frame and 'score' not in frame: return 'single_label' if scored or not pd.api.types.is_float_dtype(frame['prediction']) else 'regression'
     return 'regression' if pd.api.types.is_numeric_dtype(frame['target']) and frame['target'].nunique() > 2 else 'single_label'
 
-def _guess_labels(frame, positive: str|None) -> tuple:
-    "Those that were true or predicted, in order; the positive one last."
+def _guess_labels(frame) -> list:
+    "Those that were true or predicted, in order."
     seen = [frame[c].dropna() for c in ('target', 'prediction') if c in frame]
-    labels = sorted({label for column in seen for label in _as_labels(column)})
-    return tuple(l for l in labels if l != positive) + ((positive,) if positive is not None else ())
+    return sorted({label for column in seen for label in _as_labels(column)})
 
 # %% ../nbs/02_records.ipynb #a76f4bb1
 def _from_frame(cls, frame: pd.DataFrame, # see above; the order of the columns is free
@@ -209,7 +208,7 @@ def _from_frame(cls, frame: pd.DataFrame, # see above; the order of the columns 
     if not len(frame): raise InputError(expected('predictions', 'at least one row', 'none'))
     task = task or _guess_task(frame, scored, multi)
     if task == 'regression': labels = ()
-    elif labels is None: labels = tuple(scored) or _guess_labels(frame, positive)
+    elif labels is None: labels = tuple(scored) or _guess_labels(frame)
     if positive is not None and task == 'single_label': labels = tuple(l for l in labels if l != positive) + (positive,)
     has_score = task == 'regression' or bool(scored) or 'score' in columns
     raise_problems(_table_problems(frame, task, labels, scored, multi, has_score))
@@ -319,7 +318,7 @@ class Evaluation:
     metrics: pd.DataFrame # `METRIC_COLUMNS`; label or slice is '' where the number is of all
     comparisons: pd.DataFrame # `COMPARISON_COLUMNS`: paired, this model minus a baseline
     confusion: np.ndarray # (k, k) counts, rows are the truth; empty for other tasks
-    curves: dict = field(default_factory=dict) # name → table: threshold, roc, pr, reliability
+    curves: dict = field(default_factory=dict) # name → table: threshold, roc, pr, reliability, and those of `calibration_tables` and `error_tables`
     examples: pd.DataFrame = field(default_factory=pd.DataFrame) # items to look at, the worst first, capped: id, input, target, prediction, score, loss, slices
     verdict: pd.DataFrame = field(default_factory=pd.DataFrame) # what a standard said of it
     context: dict = field(default_factory=dict) # history, audit, references, ledger, provenance: plain values and lists of rows

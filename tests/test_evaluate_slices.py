@@ -222,6 +222,16 @@ def test_seeds_and_weights():
     assert weighted.high - weighted.low > plain.high - plain.low and weighted.method.endswith('weighted')
 
 
+def test_an_interval_without_end_touches_zero():
+    rng, n, runs = np.random.default_rng(4), 120, 3 # at high levels, a loss over three runs could be anything
+    y, site = rng.integers(0, 2, n), rng.integers(0, 3, n)
+    score = np.concatenate([1 / (1 + np.exp(-(2 * y - 1 + rng.normal(size=n) * 1.5))) for _ in range(runs)])
+    preds = make_predictions(np.tile(np.arange(n), runs), np.tile(y, runs), score, task='single_label', labels=['a', 'b'],
+                             seed=np.repeat(np.arange(runs), n), slices=pd.DataFrame({'site': np.tile(site, runs)}))
+    table = SliceFrame(preds, 'log_loss', by='site', seed=0).by_group
+    assert table.p_value.between(0, 1).all() and ((table.p_value < .05) == (table.gap_low > 0) | (table.gap_high < 0)).all()
+
+
 def test_floor_and_edges_of_the_frame():
     n = 200
     kind = np.r_[['tiny'] * 5, ['small'] * 25, ['large'] * 170]

@@ -24,7 +24,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 from scipy.fft import fftfreq, irfft2, rfft2, rfftfreq
 
-from ..core import InputError, derive_seed, expected, raise_problems, suggest_names
+from ..core import derive_seed, expected, raise_problems, suggest_names
 
 # %% ../../nbs/15_data.corrupt.ipynb #53ad69ea
 def _gaussian_noise(x, rng, scale, sd): return x + sd * rng.standard_normal(x.shape, np.float32)

@@ -19,7 +19,7 @@ from typing import Callable
 
 import numpy as np
 
-from ..core import InputError, derive_seed, expected, raise_problems, suggest_names
+from ..core import derive_seed, expected, raise_problems, suggest_names
 
 # %% ../../nbs/16_data.noise.ipynb #f6218120
 def _strike(pattern: re.Pattern, text: str, rate: float, seed: int, change: Callable) -> str:

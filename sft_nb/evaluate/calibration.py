@@ -24,11 +24,11 @@ from scipy import sparse
 from scipy.optimize import brentq, minimize
 from scipy.special import expit, logit, ndtr, ndtri, softmax, stdtr, stdtrit
 
-from ..core import InputError, derive_seed, expected, raise_problems, suggest_names
+from ..core import derive_seed, expected, raise_problems, suggest_names
 from ..records import METRIC_COLUMNS, Predictions
-from .metrics import METRICS, MetricSpec
+from .metrics import METRICS, MetricSpec, tied_metric
 from .bootstrap import Interval
-from .intervals import estimate_metrics, share_interval
+from .intervals import describe_units, estimate_metrics, share_interval
 from .compare import adjust_holm, compare_predictions
 from .curves import one_against_rest, reliability_curve
 
@@ -125,7 +125,7 @@ def _put_in_bins(p, y, group, strategy: str, n_bins: int, n_resamples: int, seed
 def _describe(n, cells, labels, strategy, units) -> str:
     "The bins, and what to beware of."
     note = f"{cells} bins of equal {'mass' if strategy == 'quantile' else 'width'}" + (f' over {labels} labels' if labels > 1 else '')
-    if units: note += f'; {units} groups' + ('; Caution: fewer than 10 groups' if units < 10 else '')
+    if units: note += describe_units(n, units)
     return note + ('; Caution: fewer than 10 items a bin' if n * labels < 10 * cells else '')
 
 # %% ../../nbs/541_evaluate.calibration.ipynb #c59ca9aa
@@ -427,9 +427,8 @@ def _ece_metric(n_bins: int, debias: bool = True) -> MetricSpec:
         for i, values in enumerate((1, p, y)): parts[rows, i, cell] = values
         return lambda weight: combine(np.tensordot(np.asarray(weight, float), parts, 1)), lambda: combine(parts.sum(0) - parts)
     def combine(totals): return _mean_gap(*np.moveaxis(totals, -2, 0), debias)
-    return MetricSpec('ece', ('single_label', 'multi_label'), 'lower', (0, 1), lambda target, score, weight, label=None: tie(target, score)[0](weight),
-                      'Kumar, Liang & Ma (2019)', 'mean gap between probability and frequency', needs_score=True,
-                      tie=lambda target, score, label=None: tie(target, score)[0], left_out=lambda target, score, label=None: tie(target, score)[1]())
+    return tied_metric('ece', ('single_label', 'multi_label'), lambda target, score, label=None: tie(target, score)[0], 'Kumar, Liang & Ma (2019)',
+                       'mean gap between probability and frequency', direction='lower', left_out=lambda target, score, label=None: tie(target, score)[1]())
 
 # %% ../../nbs/541_evaluate.calibration.ipynb #4dfd835d
 def compare_calibration(valid: Predictions, # to fit on

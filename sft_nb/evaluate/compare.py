@@ -26,7 +26,7 @@ from scipy.stats import rankdata
 from ..core import InputError, derive_seed, expected, raise_problems
 from ..records import COMPARISON_COLUMNS, Predictions
 from .metrics import BoundMetric, chunk_rows, select_metrics
-from .bootstrap import _bootstrap_limits, check_bootstrap, check_level, draw_metrics
+from .bootstrap import bootstrap_limits, check_bootstrap, check_level, draw_metrics
 from .intervals import leave_one_out_error, run_spread
 
 # %% ../../nbs/520_evaluate.compare.ipynb #b670af83
@@ -85,9 +85,9 @@ def _degrees_of_freedom(values) -> float: # in [1, n − 1]
 def _add_runs(a, b, error, freedom, seed) -> tuple: # standard error, degrees of freedom
     "What the training runs of either model add to the spread over items; they are not paired, and so add up."
     spread = [run_spread(m, seed) for m in (a, b) if m.runs]
-    more, total = sum(extra for extra, _, _ in spread), error**2 + sum(extra for extra, _, _ in spread)
-    lost = error**4 / freedom + sum(between**2 / (k - 1) for extra, between, k in spread if extra > 0)
-    return np.sqrt(total), max(total**2 / max(lost, 1e-300), min(k for _, _, k in spread) - 1) if more > 0 else freedom
+    more = sum(extra for extra, *_ in spread)
+    total, lost = error**2 + more, error**4 / freedom + sum(between**2 / (k - 1) for extra, between, k, _ in spread if extra > 0)
+    return np.sqrt(total), max(total**2 / max(lost, 1e-300), min(k for _, _, k, _ in spread) - 1) if more > 0 else freedom
 
 def _spread_of_difference(a, b, seed) -> tuple: # standard error, degrees of freedom, why there is none or ''
     gap = a.leave_one_out(seed) - b.leave_one_out(seed)
@@ -197,7 +197,7 @@ def _compare_by_bootstrap(firsts: list, seconds: list, method: str, level: float
         seen, usable = a.value - b.value, gap[np.isfinite(gap)]
         if not np.isfinite(seen) or len(usable) < 2: out.append((np.nan, np.nan, np.nan, _why_undefined(a, b) if not np.isfinite(seen) else 'no interval: undefined in all resamples')); continue
         left = a.leave_one_out(seed) - b.leave_one_out(seed) if method == 'BCa' else None
-        limits = lambda level: _bootstrap_limits(seen, usable, level, None if left is None else left[np.isfinite(left)])
+        limits = lambda level: bootstrap_limits(seen, usable, level, None if left is None else left[np.isfinite(left)])
         note = f', {n_resamples - len(usable)} undefined and dropped' if len(usable) < n_resamples else ''
         out.append((*map(float, limits(level)), _level_at_zero(limits, len(usable)), f'paired bootstrap {method}, {n_resamples} resamples{_over_groups(a)}{note}'))
     return out

@@ -23,7 +23,7 @@ from scipy.special import ndtri, psi, stdtrit
 
 from ..core import derive_seed, expected, raise_problems
 from ..records import METRIC_COLUMNS, Predictions
-from .metrics import MetricSpec
+from .metrics import MetricSpec, tied_metric
 from .bootstrap import Interval, check_bootstrap, check_level, resample_counts
 from .intervals import clopper_pearson_interval, estimate_metrics, jackknife_interval, share_interval, wilson_interval
 
@@ -166,11 +166,12 @@ def compare_without_suspects(preds: Predictions, # with one label an item, from 
                              metrics=None, # names or `MetricSpec`s; None for all that suit the task
                              *,
                              seed: int, # of resamples, where there are any
+                             suspects: pd.DataFrame|None = None, # of `suspect_labels`; None to look for them
                              confidence_level: float = .95, # in (0, 1)
                              ) -> pd.DataFrame: # metric, value, low, high, n, and the same `_without`; confidence_level, method
     "Each metric of all items, and of those whose label is not suspect."
     clean = np.ones(len(preds), bool)
-    clean[suspect_labels(preds).index] = False
+    clean[(suspect_labels(preds) if suspects is None else suspects).index] = False
     both = [estimate_metrics(x, metrics, by_label=False, seed=seed, confidence_level=confidence_level) for x in (preds, preds.take(clean))]
     columns = ['value', 'low', 'high', 'n']
     table = both[0][['metric', *columns]].join(both[1][columns].add_suffix('_without'))
@@ -255,8 +256,7 @@ def _area_metric(name, pick, source, about) -> MetricSpec:
     def tie(target, score, label=None):
         of = _areas(target, score)
         return lambda weight: pick(*of(weight))
-    return MetricSpec(name, ('single_label', 'multi_label'), 'lower', (0, 1), lambda target, score, weight, label=None: tie(target, score)(weight), source, about,
-                      left_out=lambda target, score, label=None: pick(*_areas_left_out(target, score)), tie=tie, needs_score=True)
+    return tied_metric(name, ('single_label', 'multi_label'), tie, source, about, direction='lower', left_out=lambda target, score, label=None: pick(*_areas_left_out(target, score)))
 
 _AREAS = [_area_metric('aurc', lambda area, best: area, 'Geifman & El-Yaniv (2017)', 'mean error rate over all coverages, the surest items first'),
           _area_metric('e_aurc', lambda area, best: np.maximum(area - best, 0), 'Geifman, Uziel & El-Yaniv (2019)', 'AURC in excess of the best order of the same errors')]
@@ -345,8 +345,9 @@ def error_tables(preds: Predictions, # of the test split
     if preds.task == 'single_label':
         out['confused'] = confused_pairs(preds, **kw).head(max_rows)
         if len(np.unique(preds.target)) > 1:
-            out |= dict(suspects=suspect_labels(preds).head(max_rows), label_noise=estimate_label_noise(preds, seed=seed, **kw),
-                        without_suspects=compare_without_suspects(preds, seed=seed, **kw))
+            suspects = suspect_labels(preds)
+            out |= dict(suspects=suspects.head(max_rows), label_noise=estimate_label_noise(preds, seed=seed, **kw),
+                        without_suspects=compare_without_suspects(preds, seed=seed, suspects=suspects, **kw))
     out |= dict(risk_coverage=risk_coverage_curve(preds, max_rows=max_rows, **kw), selective=selective_metrics(preds, **kw))
     if valid is not None and valid.has_score: out['threshold_for_risk'] = choose_threshold(valid, preds, target_risk=target_risk, **kw)
     return out

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.special import ndtri, stdtrit
 
 from ..core import InputError, expected, raise_problems
-from ..records import METRIC_COLUMNS, Predictions, format_metrics
+from ..records import METRIC_COLUMNS, Predictions
 from .metrics import BoundMetric, select_metrics
 from .bootstrap import Interval
 from .intervals import estimate_metrics, leave_one_out_error, share_interval, wilson_interval
@@ -112,6 +112,8 @@ def _feature_row(name, base, tuned, group, level) -> tuple:
     return 'CKA with the base', name, np.nan, np.nan, i.value, i.low, i.high, np.nan, i.n, level, i.method
 
 # %% ../../nbs/561_evaluate.forgetting.ipynb #ad8ff7c0
+_usual = dict(single_label='accuracy', multi_label='subset_accuracy', regression='r2')
+
 def measure_forgetting(*,
                        probes: dict|None = None, # name → (base, tuned), `Predictions` of a probe, or of an original head, on the same items
                        heads: dict|None = None, # name → (base, tuned), `Predictions` of an original head; only what it says counts, not the truth
@@ -126,8 +128,7 @@ def measure_forgetting(*,
     pairs = [(name, kind, pair) for kind, given in (('probes', probes), ('heads', heads), ('features', features)) for name, pair in (given or {}).items()]
     raise_problems([expected(f'`{kind}[{name!r}]`', 'a pair, the base model first', type(pair).__name__) for name, kind, pair in pairs
                     if not (isinstance(pair, (tuple, list)) and len(pair) == 2)])
-    usual = dict(single_label='accuracy', multi_label='subset_accuracy', regression='r2')
-    rows = [_probe_row(name, base, tuned, metric or usual[base.task], confidence_level, seed) for name, (base, tuned) in (probes or {}).items()]
+    rows = [_probe_row(name, base, tuned, metric or _usual[base.task], confidence_level, seed) for name, (base, tuned) in (probes or {}).items()]
     rows += [_head_row(name, base, tuned, confidence_level) for name, (base, tuned) in (heads or {}).items()]
     rows += [_feature_row(name, base, tuned, group, confidence_level) for name, (base, tuned) in (features or {}).items()]
     table = pd.DataFrame(rows, columns=FORGETTING_COLUMNS)
@@ -185,8 +186,7 @@ def sequence_metrics(cells: dict, # (learned, tested) → `Predictions`, or the 
     tasks, level = [str(t) for t in tasks], confidence_level
     _check_cells(cells, tasks, level)
     given, last = next((c for c in cells.values() if isinstance(c, Predictions)), None), tasks[-1]
-    usual = dict(single_label='accuracy', multi_label='subset_accuracy', regression='r2')
-    spec = select_metrics(given, metric or usual[given.task])[0] if given is not None else None
+    spec = select_metrics(given, metric or _usual[given.task])[0] if given is not None else None
     if spec is not None and spec.direction == 'lower': raise InputError(expected('the metric', 'one of which more is better', spec.name))
     of = lambda first, second: _term(first, second, spec, level, seed)
     found = dict(average_accuracy={t: of(cells[last, t], 0) for t in tasks},

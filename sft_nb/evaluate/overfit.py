@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 
 from ..core import InputError, expected, raise_problems
-from ..records import Predictions
 from .metrics import BoundMetric, select_metrics
 from .bootstrap import check_bootstrap, draw_metrics
 from .intervals import estimate_metrics

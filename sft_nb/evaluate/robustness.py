@@ -25,7 +25,8 @@ from scipy.special import ndtri, stdtr, stdtrit
 from ..core import InputError, expected, raise_problems
 from ..records import METRIC_COLUMNS, Predictions, format_metrics
 from .metrics import BoundMetric, select_metrics
-from .intervals import estimate_metrics, leave_one_out_error, wilson_interval
+from .bootstrap import check_level
+from .intervals import describe_units, estimate_metrics, leave_one_out_error, wilson_interval
 from .compare import adjust_holm, align_predictions, compare_predictions
 
 # %% ../../nbs/560_evaluate.robustness.ipynb #4f8a960e
@@ -211,25 +212,19 @@ def evaluate_robustness(clean: Predictions, # of the items as they are
                         confidence_level: float = .95, # in (0, 1)
                         ) -> Robustness: # raises `InputError` with all problems
     "Errors under corruption, paired with those without, and their means."
-    if not 0 < confidence_level < 1: raise InputError(expected('`confidence_level`', 'in (0, 1)', confidence_level, 'Use .95 for 95 %.'))
+    check_level(confidence_level)
     raise_problems(_check_conditions(corrupted, '`corrupted`') + (_check_conditions(baseline[1], 'the corrupted predictions of `baseline`') if baseline else []))
     clean = _sample_of(clean, corrupted)
     spec, = select_metrics(clean, metric or _usual[clean.task])
     if not np.isfinite(spec.bounds[1]) and spec.direction == 'higher': raise InputError(expected('the metric', 'a loss, or one with a greatest value', spec.name))
     corrupted, level = _same_items(clean, corrupted, '`corrupted`'), confidence_level
     errors, other = _errors(clean, corrupted, spec, seed), _baseline_errors(clean, corrupted, baseline, spec, seed)
-    cells, units = _cells(clean, corrupted, spec, level, seed), _units(clean)
+    cells, units = _cells(clean, corrupted, spec, level, seed), describe_units(len(clean), None if clean.group is None else len(np.unique(clean.group)))
     first = cells.iloc[0]
     own = pd.DataFrame([('clean_error', '', '', first.value, first.low, first.high, first.n, level, first.method)], columns=METRIC_COLUMNS)
     by_corruption, overall = _by_corruption(errors, other, spec, level, len(clean)), _overall(errors, other, spec, level, len(clean))
     say = lambda table: table.assign(method=[m if m.startswith(('undefined', 'no ')) else m + units for m in table.method])
     return Robustness(cells, say(by_corruption), pd.concat([own, say(overall)], ignore_index=True))
-
-def _units(clean) -> str:
-    "What was left out, and a caution where there is little of it."
-    if clean.group is None: return f'; Caution: n = {len(clean)}' if len(clean) < 10 else ''
-    groups = len(np.unique(clean.group))
-    return f'; {groups} groups' + ('; Caution: fewer than 10 groups' if groups < 10 else '')
 
 def _baseline_errors(clean, corrupted, baseline, spec, seed):
     "The baseline's errors of the same items under the same conditions."

@@ -27,8 +27,8 @@ from ..core import InputError, derive_seed, expected, raise_problems, suggest_na
 from ..records import METRIC_COLUMNS, Predictions, format_metrics
 from .metrics import BoundMetric, select_metrics
 from .bootstrap import Interval, check_level
-from .intervals import (_cautions, _class_units, _effective_n, _gram, _newcombe, _range, _scales, _widen_for_runs, clopper_pearson_interval, estimate_metrics,
-                                       leave_one_out_error)
+from .intervals import (_cautions, _class_units, _newcombe, _scale_of, _widen_for_runs, clopper_pearson_interval, estimate_metrics,
+                                       leave_one_out_error, share_limits)
 from .compare import adjust_holm
 
 # %% ../../nbs/530_evaluate.slices.ipynb #b21dc254
@@ -129,24 +129,11 @@ def _part_of(preds: Predictions, spec, seed: int, weighted: bool, whole: _Part|N
 
 # %% ../../nbs/530_evaluate.slices.ipynb #634beb5b
 def _limits_of_shares(bound: BoundMetric) -> tuple: # z → (low, high); method
-    "For the mean of `link(share)` over one or more shares: exact limits, put together by MOVER as in `estimate_metrics`."
-    link, (top, size) = bound.spec.link, np.split(bound.parts, 2, axis=1)
-    total = size.sum(0)
-    share = np.clip(top.sum(0) / total, 0, 1)
-    value = link(share).mean()
-    left_out = (top - share * size) / np.where(total > size, total - size, np.inf)
-    plain = bound.unit is None and bound.weight is None and (bound.parts % 1 == 0).all() and size.max() <= 1
-    effective = lambda z: total if plain else _effective_n(share, left_out, size, z)
-    if not np.isfinite(effective(1.)).all(): return _no_limits, 'no interval: fewer than two units'
-    spread = _gram(left_out)
-    scale = np.sqrt(np.outer(np.diag(spread), np.diag(spread)))
-    r = np.where(np.eye(len(share)) > 0, 1, spread / np.where(scale > 0, scale, 1))
-    def limits(z):
-        n = effective(z)
-        low, high = clopper_pearson_interval(share * n, n, confidence_level=1 - 2 * ndtr(-z))
-        down, up = [np.sqrt(max(d @ r @ d, 0)) / len(d) for d in (link(share) - link(low), link(high) - link(share))]
-        return max(value - down, 0), min(value + up, 1)
-    return limits, 'clopper-pearson' + (f', MOVER over {len(share)} shares' if len(share) > 1 else '') + ('' if plain else ', effective n')
+    "For the mean of `link(share)` over one or more shares: exact limits."
+    limits, effective = share_limits(bound, clopper_pearson_interval)
+    shares = bound.parts.shape[1] // 2
+    if limits is None: return _no_limits, 'no interval: fewer than two units'
+    return limits, 'clopper-pearson' + (f', MOVER over {shares} shares' if shares > 1 else '') + (', effective n' if effective else '')
 
 def _limits_of_spread(part: _Part) -> tuple: # z → (low, high); method
     "For all other metrics: the jackknife's t, on a scale without walls, with no less spread than the whole would have in so few units."
@@ -154,7 +141,7 @@ def _limits_of_spread(part: _Part) -> tuple: # z → (low, high); method
     if np.isnan(part.spread[0]): return _no_limits, 'no interval: fewer than two units'
     if bound.spec.name == 'roc_auc' and bound.unit is None and bound.weight is None and part.spread[1] < 10 and len(sides := _class_units(bound)) == 2:
         return lambda z: _newcombe(float(value), *sides, stdtrit(max(sides.min() - 1, 1), ndtr(z))), 'newcombe' # the spread hangs on a few items
-    to, slope, back = _scales.get(_range(bound), (lambda v: v, lambda v: 1., lambda g: g))
+    to, slope, back = _scale_of(bound)
     with np.errstate(divide='ignore', invalid='ignore'):
         at, halfway = to(value), np.sqrt(slope(value) * slope(np.float64(whole.value)))
         spreads = [(part.spread[0] * slope(value), part.spread[1]), (whole.spread[0] * halfway * np.sqrt(whole.bound.units / bound.units), whole.spread[1])]
@@ -198,9 +185,12 @@ def _ratios(parts: list, z: float, r) -> tuple: # lows, highs (k, k): each part 
 
 def _p_value(excess) -> float: # z → how far the interval is from touching zero
     "Two-sided: the level at which the interval touches zero."
-    if not np.isfinite(excess(1.)): return np.nan
-    if excess(1e-6) <= 0: return 1.
-    return 2 * ndtr(-7.) if excess(7.) > 0 else 2 * ndtr(-brentq(excess, 1e-6, 7., xtol=1e-7, rtol=1e-7))
+    def at(z):
+        with np.errstate(over='ignore', invalid='ignore'): found = excess(z)
+        return found if np.isfinite(found) else -np.inf # an interval without end touches everything
+    if not np.isfinite(at(1.)): return np.nan
+    if at(1e-6) <= 0: return 1.
+    return 2 * ndtr(-7.) if at(7.) > 0 else 2 * ndtr(-brentq(lambda z: max(at(z), -1e9), 1e-6, 7., xtol=1e-7, rtol=1e-7))
 
 # %% ../../nbs/530_evaluate.slices.ipynb #ddde1cfd
 SLICE_COLUMNS = [*METRIC_COLUMNS[:7], 'rest', 'gap', 'gap_low', 'gap_high', 'p_value', *METRIC_COLUMNS[7:]]

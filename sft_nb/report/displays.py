@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 
 from ..core import InputError, expected, suggest_names
 from ..evaluate.intervals import wilson_interval

@@ -17,7 +17,6 @@ __all__ = ['TABS', 'make_thumbnail', 'describe_metric', 'summarize', 'name_stage
 
 # %% ../../nbs/61_report.page.ipynb #c1cf91c1
 import base64, hashlib, html, io, json, math
-from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 from statistics import NormalDist
