@@ -21,12 +21,15 @@
 - `sft_nb.evaluate.errors`: What it gets wrong, which labels may be wrong instead, and what it should not have answered.
 - `sft_nb.evaluate.evaluation`: From predictions to every number of a report, in one call.
 - `sft_nb.evaluate.fairness`: Does it treat people alike, how sure is that, and what would it cost to mend it?
+- `sft_nb.evaluate.forecast`: Better than saying “the same as last time”, and as uncertain as it should be?
 - `sft_nb.evaluate.forgetting`: What did fine-tuning cost? The same probe, on the model before and after.
+- `sft_nb.evaluate.generation`: How close is what the model wrote to what it should have written, in the units that the field reports.
 - `sft_nb.evaluate.intervals`: How far the number could be off, by a method that was tried and named.
 - `sft_nb.evaluate.many`: Which of these models are really apart, on one test set or over many?
 - `sft_nb.evaluate.metrics`: Each metric is defined once, agrees with scikit-learn, and is computed for a thousand resamples as easily as for one.
 - `sft_nb.evaluate.overfit`: How much of the score was learnt by heart, and how much more data would help.
 - `sft_nb.evaluate.power`: How small a difference can this test set show, and how many items would settle the question?
+- `sft_nb.evaluate.ranking`: Did what people wanted come out on top?
 - `sft_nb.evaluate.robustness`: How much worse does it get when the pictures do, and is that more than the luck of these items?
 - `sft_nb.evaluate.slices`: Good on average is not good everywhere: the same metrics for each part of the data, and which parts are truly worse.
 - `sft_nb.models.adapt`: Which layers learn, and how fast: groups in the model's own order, from the pixels to the head.

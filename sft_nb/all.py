@@ -15,18 +15,18 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
            'items_from_frame', 'load_elpv', 'validate_items', 'hash_split', 'kfold_split', 'split_items', 'build_store',
            'compare_predictions', 'delong_test', 'mcnemar_test', 'evaluate_predictions', 'majority_baseline',
            'bootstrap_interval', 'clopper_pearson_interval', 'estimate_metrics', 'wilson_interval', 'compute_metric',
-           'list_metrics', 'minimum_detectable_effect', 'noninferiority_test', 'required_n', 'compare_models',
-           'rank_models', 'rank_over_datasets', 'SliceFrame', 'find_weak_slices', 'slice_metrics', 'fit_thresholds',
-           'measure_fairness', 'compare_calibration', 'estimate_calibration', 'fit_calibrator', 'choose_threshold',
-           'confused_pairs', 'estimate_label_noise', 'risk_coverage_curve', 'suspect_labels', 'evaluate_robustness',
-           'linear_cka', 'measure_forgetting', 'compare_splits', 'fit_learning_curve', 'layer_groups', 'layer_rates',
-           'create_backbone', 'input_statistics', 'list_backbones', 'load_backbone', 'save_backbone', 'Evaluation',
-           'Predictions', 'format_metrics', 'make_predictions', 'make_card', 'ConfusionDisplay', 'CurveDisplay',
-           'HistoryDisplay', 'MetricsDisplay', 'ReliabilityDisplay', 'ThresholdDisplay', 'save_page', 'build_report',
-           'image_block', 'predict_items', 'create_loss', 'describe_targets', 'make_item_predictions', 'Checkpoint',
-           'create_learner', 'keep_pages', 'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run',
-           'open_run', 'predict_files', 'train_run', 'predict_corrupted', 'predict_probe', 'find_lr', 'fine_tune',
-           'gradual_unfreeze']
+           'list_metrics', 'naive_scale', 'minimum_detectable_effect', 'noninferiority_test', 'required_n',
+           'compare_models', 'rank_models', 'rank_over_datasets', 'SliceFrame', 'find_weak_slices', 'slice_metrics',
+           'fit_thresholds', 'measure_fairness', 'compare_calibration', 'estimate_calibration', 'fit_calibrator',
+           'choose_threshold', 'confused_pairs', 'estimate_label_noise', 'risk_coverage_curve', 'suspect_labels',
+           'evaluate_robustness', 'linear_cka', 'measure_forgetting', 'compare_splits', 'fit_learning_curve',
+           'layer_groups', 'layer_rates', 'create_backbone', 'input_statistics', 'list_backbones', 'load_backbone',
+           'save_backbone', 'Evaluation', 'Predictions', 'format_metrics', 'make_predictions', 'make_card',
+           'ConfusionDisplay', 'CurveDisplay', 'HistoryDisplay', 'MetricsDisplay', 'ReliabilityDisplay',
+           'ThresholdDisplay', 'save_page', 'build_report', 'image_block', 'predict_items', 'create_loss',
+           'describe_targets', 'make_item_predictions', 'Checkpoint', 'create_learner', 'keep_pages',
+           'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run', 'open_run', 'predict_files',
+           'train_run', 'predict_corrupted', 'predict_probe', 'find_lr', 'fine_tune', 'gradual_unfreeze']
 
 # %% ../nbs/90_all.ipynb #31284fed
 from .assets import fetch_asset, list_assets
@@ -45,6 +45,7 @@ from .evaluate.evaluation import evaluate_predictions, majority_baseline
 from .evaluate.bootstrap import bootstrap_interval
 from .evaluate.intervals import clopper_pearson_interval, estimate_metrics, wilson_interval
 from .evaluate.metrics import compute_metric, list_metrics
+from .evaluate.forecast import naive_scale
 from .evaluate.power import minimum_detectable_effect, noninferiority_test, required_n
 from .evaluate.many import compare_models, rank_models, rank_over_datasets
 from .evaluate.slices import SliceFrame, find_weak_slices, slice_metrics
@@ -78,7 +79,7 @@ _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items'
          'load_elpv', 'validate_items', 'hash_split', 'kfold_split', 'split_items', 'build_store', 'compare_predictions',
          'delong_test', 'mcnemar_test', 'evaluate_predictions', 'majority_baseline', 'bootstrap_interval',
          'clopper_pearson_interval', 'estimate_metrics', 'wilson_interval', 'compute_metric', 'list_metrics',
-         'minimum_detectable_effect', 'noninferiority_test', 'required_n', 'compare_models', 'rank_models',
+         'naive_scale', 'minimum_detectable_effect', 'noninferiority_test', 'required_n', 'compare_models', 'rank_models',
          'rank_over_datasets', 'SliceFrame', 'find_weak_slices', 'slice_metrics', 'fit_thresholds', 'measure_fairness',
          'compare_calibration', 'estimate_calibration', 'fit_calibrator', 'choose_threshold', 'confused_pairs',
          'estimate_label_noise', 'risk_coverage_curve', 'suspect_labels', 'evaluate_robustness', 'linear_cka',

@@ -120,7 +120,7 @@ def print_result(evaluation):
     m = evaluation.metrics
     print('\n' + format_metrics(m[m.label == '']).drop(columns='label').to_string(index=False))
     declared = {evaluation.context.get('headline'), *(v.partition('@')[0].partition('[')[0] for v in evaluation.verdict.get('metric', []))} - {None}
-    c = evaluation.comparisons[evaluation.comparisons.metric.isin(declared or {'accuracy', 'f1', 'mae'})].dropna(subset='difference')
+    c = evaluation.comparisons[evaluation.comparisons.metric.isin(declared) | (len(evaluation.verdict) == 0)].dropna(subset='difference')
     if len(c): print('\nAgainst the baselines, on the same items (the rest is in the report):')
     for r in c.itertuples(): print(f'  {r.metric} − that of {r.baseline}: {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}], p = {r.p_value:.2g}')
     for r in evaluation.context.get('references', []): print(f"\nPublished: {r['name']}: {r['metric']} {r['value']:.4f}. {r.get('note', '')}")
@@ -159,12 +159,12 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument('--out', type=Path, help='the HTML file to write (default: report.html in the run)')
     p = add('evaluate', _evaluate_command, 'sft-nb evaluate predictions.csv --by device --against baseline.csv --out evaluation')
     p.add_argument('predictions', help='a table (.csv, .tsv, .parquet): id, target, then score_LABEL for each label, or score, or prediction; '
-                   'group and seed if there are any; other columns are slices')
+                   'group and seed if there are any; other columns are slices. Rankings also have query, forecasts score_0.5 and scale, texts prediction')
     p.add_argument('--against', action='append', default=[], metavar='FILE', help='predictions of a baseline for the same ids; may be given again')
     p.add_argument('--by', action='append', metavar='COLUMN', help='slice by this column; may be given again (default: all with 2 to 20 values)')
     p.add_argument('--valid', metavar='FILE', help='predictions for the validation items, to choose a threshold on')
     p.add_argument('--metrics', nargs='+', metavar='NAME', help='the first is the headline (default: the usual ones of the task)')
-    p.add_argument('--task', help='if the columns do not tell: single_label, multi_label or regression')
+    p.add_argument('--task', help='if the columns do not tell: single_label, multi_label, regression, text, ranking or forecast')
     p.add_argument('--labels', nargs='+', metavar='LABEL', help='all labels in order, if not all of them occur')
     p.add_argument('--positive', metavar='LABEL', help='the label that `score` is the probability of (default: the last in order)')
     p.add_argument('--method', choices=('BCa', 'percentile'), help='bootstrap every interval (default: the method that covers best for each metric)')

@@ -131,7 +131,7 @@ def _describe(n, cells, labels, strategy, units) -> str:
 # %% ../../nbs/541_evaluate.calibration.ipynb #c59ca9aa
 def _no_probabilities(preds: Predictions, name: str) -> list: # sentences
     "Why there is nothing to calibrate."
-    if preds.task == 'regression': return [expected(name, 'of labels', 'numbers')]
+    if not preds.is_of_labels: return [expected(name, 'of labels', preds.task)]
     out = [] if preds.has_score else [expected(name, 'with scores', 'labels only')]
     return out + ([expected(name, 'of one training run', 'several', 'Use one of `by_seed()`: each has probabilities of its own.')] if preds.seed is not None else [])
 

@@ -24,7 +24,7 @@ from scipy.special import bdtr, ndtr, ndtri, stdtr, stdtrit
 from scipy.stats import rankdata
 
 from ..core import InputError, derive_seed, expected, raise_problems
-from ..records import COMPARISON_COLUMNS, Predictions
+from ..records import COMPARISON_COLUMNS, Predictions, differs_by_row
 from .metrics import BoundMetric, chunk_rows, select_metrics
 from .bootstrap import bootstrap_limits, check_bootstrap, check_level, draw_metrics
 from .intervals import leave_one_out_error, run_spread
@@ -226,9 +226,15 @@ def align_predictions(preds: Predictions,
     raise_problems(problems)
     out = baseline.take(where)
     if preds.labels != out.labels: out = _reorder_labels(out, preds.labels)
-    differs = ~np.isclose(out.target.astype(float), preds.target.astype(float)).reshape(len(preds), -1).all(1)
+    differs = _differ(out, preds)
     if differs.any(): raise InputError(expected('the baseline', 'judged by the same targets', f'others for {_some(preds.ids[differs], len(preds))}'))
     return out
+
+def _differ(a: Predictions, b: Predictions) -> np.ndarray: # (n,) of bool
+    "Where the targets are not the same; rankings may have been padded to another width."
+    widths = [p.target.shape[1] for p in (a, b)] if a.task == 'ranking' else []
+    pad = lambda p: np.pad(p.target, ((0, 0), (0, max(widths) - p.target.shape[1])), constant_values=np.nan) if widths else p.target
+    return differs_by_row(pad(a), pad(b))
 
 def _align_runs(preds: Predictions, baseline: Predictions) -> Predictions:
     "Every training run of `baseline` in the order of `preds`."
@@ -242,7 +248,7 @@ def _some(ids, of, n=3) -> str: return f"{len(ids)} of {of} ids ({', '.join(map(
 
 def _reorder_labels(preds: Predictions, labels: tuple) -> Predictions:
     order = [preds.labels.index(label) for label in labels]
-    target = np.argsort(order)[preds.target] if preds.task == 'single_label' else preds.target[:, order]
+    target = dict(single_label=lambda t: np.argsort(order)[t], multi_label=lambda t: t[:, order]).get(preds.task, lambda t: t)(preds.target)
     return replace(preds, labels=labels, score=preds.score[:, order], target=target)
 
 # %% ../../nbs/520_evaluate.compare.ipynb #c5430f99

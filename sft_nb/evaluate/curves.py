@@ -12,7 +12,7 @@ Docs: https://sft-nb.github.io/sft_nb/evaluate.curves.html.md"""
 # %% auto #0
 __all__ = ['one_against_rest', 'threshold_curve', 'roc_curve', 'precision_recall_curve', 'reliability_curve']
 
-# %% ../../nbs/540_evaluate.curves.ipynb #890feed1
+# %% ../../nbs/540_evaluate.curves.ipynb #a027633d
 import numpy as np
 import pandas as pd
 
@@ -20,18 +20,18 @@ from ..core import InputError, expected
 from ..records import Predictions
 from .intervals import share_interval
 
-# %% ../../nbs/540_evaluate.curves.ipynb #4958d597
+# %% ../../nbs/540_evaluate.curves.ipynb #d4baae57
 def one_against_rest(preds: Predictions, # not regression
                      label: str|None = None, # None for the second of two
                      ) -> tuple: # is it (n,), and its score (n,)
     "Truth and score of one label."
-    if preds.task == 'regression': raise InputError(expected('`preds`', 'of labels', 'numbers'))
+    if not preds.is_of_labels: raise InputError(expected('`preds`', 'of labels', preds.task))
     if label is None and not preds.is_binary: raise InputError(expected('`label`', 'one of ' + ', '.join(preds.labels), 'nothing', 'Name it: there are more than two.'))
     if label is not None and label not in preds.labels: raise InputError(expected('`label`', 'one of ' + ', '.join(preds.labels), repr(label)))
     i = 1 if label is None else preds.labels.index(label)
     return (preds.target[:, i] if preds.task == 'multi_label' else preds.target == i).astype(bool), preds.score[:, i]
 
-# %% ../../nbs/540_evaluate.curves.ipynb #fdf5e483
+# %% ../../nbs/540_evaluate.curves.ipynb #2cae40ab
 def threshold_curve(preds: Predictions,
                     label: str|None = None, # None for the second of two
                     *,
@@ -44,7 +44,7 @@ def threshold_curve(preds: Predictions,
     tp, fp = at_least(score[truth]), at_least(score[~truth])
     return pd.DataFrame(dict(threshold=thresholds, tp=tp, fp=fp, fn=truth.sum() - tp, tn=(~truth).sum() - fp))
 
-# %% ../../nbs/540_evaluate.curves.ipynb #54317467
+# %% ../../nbs/540_evaluate.curves.ipynb #07fc9675
 def _steps_down(truth, score) -> tuple: # distinct scores highest first, true and false positives at each
     order = np.argsort(-score, kind='stable')
     last = np.flatnonzero(np.r_[np.diff(score[order]) != 0, True])
@@ -59,7 +59,7 @@ def _thin(table: pd.DataFrame, max_rows: int) -> pd.DataFrame:
     keep = np.unique(np.searchsorted(way, np.linspace(0, way[-1], max_rows - 1)).clip(0, len(table) - 1))
     return table.iloc[np.unique(np.r_[keep, 0, len(table) - 1])].reset_index(drop=True)
 
-# %% ../../nbs/540_evaluate.curves.ipynb #07f1ed4a
+# %% ../../nbs/540_evaluate.curves.ipynb #973d98ef
 def roc_curve(preds: Predictions,
               label: str|None = None, # None for the second of two
               *,
@@ -84,7 +84,7 @@ def precision_recall_curve(preds: Predictions,
     table = pd.DataFrame(dict(recall=np.r_[0, tp / tp[-1]], precision=np.r_[1, tp / (tp + fp)], threshold=np.r_[threshold[0] + 1, threshold]))
     return _thin(table, max_rows)
 
-# %% ../../nbs/540_evaluate.curves.ipynb #eb9bfe2d
+# %% ../../nbs/540_evaluate.curves.ipynb #54161d12
 def reliability_curve(preds: Predictions,
                       label: str|None = None, # None for the second of two, or for the predicted one of more
                       *,

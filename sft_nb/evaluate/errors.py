@@ -24,14 +24,28 @@ from scipy.special import ndtri, psi, stdtrit
 from ..core import derive_seed, expected, raise_problems
 from ..records import METRIC_COLUMNS, Predictions
 from .metrics import MetricSpec, tied_metric
+from .generation import token_f1
+from .ranking import ndcg, reciprocal_rank
+from .forecast import median_forecast
 from .bootstrap import Interval, check_bootstrap, check_level, resample_counts
 from .intervals import clopper_pearson_interval, estimate_metrics, jackknife_interval, share_interval, wilson_interval
 
 # %% ../../nbs/550_evaluate.errors.ipynb #848b31b6
-def _names(preds: Predictions, rows) -> np.ndarray: # label names, 'a;b' where there are several, or numbers
+def _names(preds: Predictions, rows) -> np.ndarray: # label names, 'a;b' where there are several
     if preds.task == 'single_label': return np.array(preds.labels, dtype=object)[rows]
-    if preds.task == 'multi_label': return np.array([';'.join(l for l, on in zip(preds.labels, row) if on) for row in rows], dtype=object)
-    return rows
+    return np.array([';'.join(l for l, on in zip(preds.labels, row) if on) for row in rows], dtype=object)
+
+def _describe_others(preds: Predictions) -> tuple: # target, prediction, score, score of the target, loss, (n,) each
+    "What to say of an item that has no labels: numbers, texts, rankings, forecasts."
+    unknown = np.full(len(preds), np.nan)
+    if preds.task == 'regression': return preds.target, preds.score, preds.score, preds.score, (preds.score - preds.target)**2
+    if preds.task == 'text': return np.array([' | '.join(several) for several in preds.target], object), preds.score, unknown, unknown, 1 - token_f1(preds.target, preds.score)
+    if preds.task == 'forecast':
+        call = median_forecast(preds.score, preds.labels)
+        return preds.target[:, 0], call, call, call, np.abs(call - preds.target[:, 0])
+    relevant, size, place = (preds.target > 0).sum(1), (~np.isnan(preds.score)).sum(1), reciprocal_rank(preds.target, preds.score)
+    found = ['' if np.isnan(p) else f'first at place {1 / p:.3g}' for p in place]
+    return np.array([f'{r} of {s} relevant' for r, s in zip(relevant, size)], object), np.array(found, object), unknown, unknown, 1 - np.nan_to_num(ndcg(preds.target, preds.score), nan=1)
 
 def _probability(target, score) -> np.ndarray: # (n,)
     "Of a label, (n,), or of exactly this set of labels, (n, k)."
@@ -45,14 +59,14 @@ def sample_examples(preds: Predictions,
                     max_rows: int = 300,
                     ) -> pd.DataFrame: # id, input, target, prediction, score, score_target, loss, slice columns; worst first
     "Items to look at, the worst first, some of every cell of the confusion matrix."
-    call = preds.prediction
-    if preds.task == 'regression': of_call, of_truth, loss = call, call, (preds.score - preds.target)**2
+    if not preds.is_of_labels: target, call, of_call, of_truth, loss = _describe_others(preds)
     else:
+        call, target = preds.prediction, _names(preds, preds.target)
         of_call, of_truth = _probability(call, preds.score), _probability(preds.target, preds.score)
-        loss = -np.log(np.clip(of_truth, np.finfo(float).eps, 1))
+        call, loss = _names(preds, call), -np.log(np.clip(of_truth, np.finfo(float).eps, 1))
     inputs = {} if inputs is None else inputs
-    table = pd.DataFrame(dict(id=preds.ids, input=[str(inputs.get(i, '')) for i in preds.ids], target=_names(preds, preds.target),
-                              prediction=_names(preds, call), score=of_call, score_target=of_truth, loss=loss))
+    table = pd.DataFrame(dict(id=preds.ids, input=[str(inputs.get(i, '')) for i in preds.ids], target=target,
+                              prediction=call, score=of_call, score_target=of_truth, loss=loss))
     slices = preds.slices.reset_index(drop=True).drop(columns=list(table.columns), errors='ignore')
     table = pd.concat([table, slices], axis=1).sort_values('loss', ascending=False, kind='stable')
     if preds.task != 'single_label' or len(table) <= max_rows: return table.head(max_rows).reset_index(drop=True)
@@ -67,7 +81,7 @@ def _check(preds: Predictions, single: bool = True, doubt: bool = False, scored:
     "Raise unless each item has one label and one prediction, with a score, and, to doubt labels, there are two of them."
     problems = []
     if single and preds.task != 'single_label': problems.append(expected('`preds`', 'with one label an item', preds.task))
-    elif preds.task == 'regression': problems.append(expected('`preds`', 'of labels', 'numbers', 'A predicted number comes without a confidence.'))
+    elif not preds.is_of_labels: problems.append(expected('`preds`', 'of labels', preds.task, 'What is not a label comes without a confidence.'))
     elif doubt and (found := len(np.unique(preds.target))) < 2:
         problems.append(expected('the targets', 'of at least 2 labels', found, 'A label can be doubted only where there is another one.'))
     if preds.seed is not None: problems.append(expected('`preds`', 'of one training run', 'several', 'Use one of `preds.by_seed()`.'))
@@ -337,9 +351,9 @@ def error_tables(preds: Predictions, # of the test split
                  target_risk: float = .05, # the greatest share of wrong answers that the threshold shall promise
                  confidence_level: float = .95, # in (0, 1)
                  max_rows: int = 100, # of the curve, and of the lists of pairs and suspects
-                 ) -> dict: # name → table, for `Evaluation.curves`; empty for regression
+                 ) -> dict: # name → table, for `Evaluation.curves`; empty where there are no labels
     "What a report shows of errors: confused, suspects, label_noise, without_suspects, risk_coverage, selective, threshold_for_risk, as far as the task has them."
-    if preds.task == 'regression': return {}
+    if not preds.is_of_labels: return {}
     kw, out = dict(confidence_level=confidence_level), {}
     if preds.task == 'single_label' and not preds.has_score: return dict(confused=confused_pairs(preds, **kw).head(max_rows))
     if preds.task == 'single_label':

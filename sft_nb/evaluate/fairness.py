@@ -22,7 +22,7 @@ from scipy.special import ndtri, stdtrit
 
 from ..core import InputError, expected, raise_problems
 from ..records import COMPARISON_COLUMNS, Predictions
-from .metrics import METRICS, _ratio
+from .metrics import METRICS, ratio_metric
 from .bootstrap import check_bootstrap, resample_counts
 from .slices import SliceFrame, find_slices
 
@@ -31,9 +31,9 @@ def _selected(target, score, label=None): return (score.argmax(1) == 1)[:, None]
 def _selected_wrongly(target, score, label=None): return ((score.argmax(1) == 1) & (target == 0))[:, None], (target == 0)[:, None]
 
 RATES = {m.name: m for m in [
-    _ratio('selection_rate', ('single_label',), _selected, 'fairlearn.metrics.selection_rate', 'share of items called positive', is_proportion=True),
+    ratio_metric('selection_rate', ('single_label',), _selected, 'fairlearn.metrics.selection_rate', 'share of items called positive', is_proportion=True),
     replace(METRICS['recall'], name='true_positive_rate', reference='fairlearn.metrics.true_positive_rate', about='share of positive items called so', per_label=False),
-    _ratio('false_positive_rate', ('single_label',), _selected_wrongly, 'fairlearn.metrics.false_positive_rate', 'share of negative items called positive', 'lower', is_proportion=True)]}
+    ratio_metric('false_positive_rate', ('single_label',), _selected_wrongly, 'fairlearn.metrics.false_positive_rate', 'share of negative items called positive', 'lower', is_proportion=True)]}
 
 # %% ../../nbs/531_evaluate.fairness.ipynb #7dca56a9
 def group_rates(preds: Predictions, # of two labels, the second being the favourable one

@@ -112,14 +112,14 @@ def _feature_row(name, base, tuned, group, level) -> tuple:
     return 'CKA with the base', name, np.nan, np.nan, i.value, i.low, i.high, np.nan, i.n, level, i.method
 
 # %% ../../nbs/561_evaluate.forgetting.ipynb #ad8ff7c0
-_usual = dict(single_label='accuracy', multi_label='subset_accuracy', regression='r2')
+_usual = dict(single_label='accuracy', multi_label='subset_accuracy', regression='r2', text='token_f1', ranking='ndcg')
 
 def measure_forgetting(*,
                        probes: dict|None = None, # name → (base, tuned), `Predictions` of a probe, or of an original head, on the same items
                        heads: dict|None = None, # name → (base, tuned), `Predictions` of an original head; only what it says counts, not the truth
                        features: dict|None = None, # layer → (base, tuned), arrays (n, d) of the same items
                        seed: int, # of blocks, where a rank metric has more than a thousand units
-                       metric: str|None = None, # of the probes; None for accuracy, subset accuracy or R²
+                       metric: str|None = None, # of the probes; None for the usual one of the task
                        group=None, # (n,), of the items of `features`: what must be kept together
                        confidence_level: float = .95, # in (0, 1)
                        ) -> pd.DataFrame: # `FORGETTING_COLUMNS`; `value` is tuned minus base for probes, else the similarity itself; p-values by Holm
@@ -128,7 +128,7 @@ def measure_forgetting(*,
     pairs = [(name, kind, pair) for kind, given in (('probes', probes), ('heads', heads), ('features', features)) for name, pair in (given or {}).items()]
     raise_problems([expected(f'`{kind}[{name!r}]`', 'a pair, the base model first', type(pair).__name__) for name, kind, pair in pairs
                     if not (isinstance(pair, (tuple, list)) and len(pair) == 2)])
-    rows = [_probe_row(name, base, tuned, metric or _usual[base.task], confidence_level, seed) for name, (base, tuned) in (probes or {}).items()]
+    rows = [_probe_row(name, base, tuned, metric or _usual.get(base.task, 'mae'), confidence_level, seed) for name, (base, tuned) in (probes or {}).items()]
     rows += [_head_row(name, base, tuned, confidence_level) for name, (base, tuned) in (heads or {}).items()]
     rows += [_feature_row(name, base, tuned, group, confidence_level) for name, (base, tuned) in (features or {}).items()]
     table = pd.DataFrame(rows, columns=FORGETTING_COLUMNS)
@@ -179,14 +179,14 @@ def sequence_metrics(cells: dict, # (learned, tested) → `Predictions`, or the 
                      *,
                      seed: int, # of blocks, where a rank metric has more than a thousand units
                      untrained: dict|None = None, # task → `Predictions`, or the accuracy, of a model that has learned nothing; for forward transfer
-                     metric: str|None = None, # None for accuracy, subset accuracy or R²
+                     metric: str|None = None, # None for the usual one of the task
                      confidence_level: float = .95, # in (0, 1)
                      ) -> pd.DataFrame: # `METRIC_COLUMNS`; `label` is the task, '' for the mean
     "Average accuracy, backward transfer, forgetting and forward transfer, with intervals where predictions are given."
     tasks, level = [str(t) for t in tasks], confidence_level
     _check_cells(cells, tasks, level)
     given, last = next((c for c in cells.values() if isinstance(c, Predictions)), None), tasks[-1]
-    spec = select_metrics(given, metric or _usual[given.task])[0] if given is not None else None
+    spec = select_metrics(given, metric or _usual.get(given.task, 'mae'))[0] if given is not None else None
     if spec is not None and spec.direction == 'lower': raise InputError(expected('the metric', 'one of which more is better', spec.name))
     of = lambda first, second: _term(first, second, spec, level, seed)
     found = dict(average_accuracy={t: of(cells[last, t], 0) for t in tasks},

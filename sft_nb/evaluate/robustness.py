@@ -30,7 +30,7 @@ from .intervals import describe_units, estimate_metrics, leave_one_out_error, wi
 from .compare import adjust_holm, align_predictions, compare_predictions
 
 # %% ../../nbs/560_evaluate.robustness.ipynb #4f8a960e
-_usual = dict(single_label='accuracy', multi_label='hamming_loss', regression='mae')
+_usual = dict(single_label='accuracy', multi_label='hamming_loss', regression='mae', text='token_f1', ranking='ndcg', forecast='mae')
 
 def _error_name(spec) -> str: return 'error' if spec.name == 'accuracy' else spec.name if spec.direction == 'lower' else f'1 - {spec.name}'
 
@@ -208,7 +208,7 @@ def evaluate_robustness(clean: Predictions, # of the items as they are
                         *,
                         seed: int, # of blocks, where a rank metric has more than a thousand units
                         baseline: tuple|None = None, # another model's (clean, corrupted), for the ratios
-                        metric=None, # a name or a `MetricSpec`; None for accuracy, Hamming loss or mean absolute error
+                        metric=None, # a name or a `MetricSpec`; None for the usual one of the task
                         confidence_level: float = .95, # in (0, 1)
                         ) -> Robustness: # raises `InputError` with all problems
     "Errors under corruption, paired with those without, and their means."

@@ -96,7 +96,9 @@ def _plain(value):
     return None if value is pd.NaT or value is pd.NA else str(value)
 
 # %% ../../nbs/61_report.page.ipynb #1899fd00
-_TITLES = dict(roc_auc='ROC-AUC', brier='Brier score', pr_auc='PR-AUC', f1='F1', f1_micro='F1, pooled', mae='MAE', rmse='RMSE', r2='R²')
+_TITLES = dict(roc_auc='ROC-AUC', brier='Brier score', pr_auc='PR-AUC', f1='F1', f1_micro='F1, pooled', mae='MAE', rmse='RMSE', r2='R²',
+               bleu='BLEU', chrf='chrF', rouge1='ROUGE-1', rouge2='ROUGE-2', rougel='ROUGE-L', token_f1='Token F1', exact_match_squad='Exact match (SQuAD)',
+               mrr='MRR', ndcg='NDCG', mase='MASE', smape='sMAPE', crps='CRPS', mcc='MCC', lrap='LRAP', **{f'ndcg_{k}': f'NDCG at {k}' for k in (5, 10, 20)})
 
 def describe_metric(metric: str, # its name in `Evaluation.metrics`
                     ) -> dict: # title, better ('higher' or 'lower'), about, bounds

@@ -239,7 +239,7 @@ function picture(ctx, item, big = false) {
 
 function gallery(ctx, items, empty, step = 24) {
   if (!items.length) return h('p', { class: 'note' }, empty);
-  const list = h('ul', { class: 'gallery' });
+  const list = h('ul', { class: ctx.data.examples.some(e => e.image >= 0 || e.text || e.why) ? 'gallery' : 'gallery bare' });
   const add = () => {
     const from = list.children.length;
     list.append(...items.slice(from, from + step).map((item, i) => h('li', {}, h('button', { type: 'button', class: 'item', onclick: () => ctx.open(items, from + i) },
@@ -351,11 +351,13 @@ function drawMetrics(ctx) {
   const draw = () => {
     const rows = data.metrics.filter(r => r.slice === ctx.get('slice'));
     const overall = rows.filter(r => !r.label).map(r => ({ ...r, name: titleOf(ctx, r.metric), sub: data.about[r.metric]?.about, how: how(r), key: r.metric }));
+    const most = r => data.about[r.metric]?.bounds?.[1] ?? 1;
     const high = overall.filter(r => !lowerIsBetter(ctx, r.metric)), low = overall.filter(r => lowerIsBetter(ctx, r.metric));
+    const tops = [...new Set(high.map(most))]; // shares and BLEU do not fit on one axis
     const part = rows.filter(r => r.label && r.metric === chosen), shown = all ? part : part.slice(0, 20);
     const bounded = list => niceDomain(list.flatMap(r => [r.low, r.high, r.value]), { zero: true, one: list.some(r => data.about[r.metric]?.bounds?.[1] === 1), pad: 0 });
     holder.replaceChildren(...[
-      high.length && forest(high, { domain: bounded(high), caption: 'Higher is better ↑' }),
+      ...tops.map(top => high.filter(r => most(r) === top)).map(list => forest(list, { domain: bounded(list), caption: tops.length > 1 ? `Higher is better ↑, of ${most(list[0])}` : 'Higher is better ↑' })),
       low.length && forest(low, { domain: niceDomain(low.flatMap(r => [r.low, r.high, r.value]), { zero: true }), caption: 'Lower is better ↓' }),
       part.length && h('div', { class: 'row' }, h('h3', {}, 'By label'), chooser(ctx, 'Metric', labelled.map(m => [m, titleOf(ctx, m)]), chosen, v => { chosen = v; draw(); holder.querySelector('.by-label')?.focus(); }, { class: 'by-label' })),
       part.length && forest(shown.map(r => ({ ...r, name: user(r.label), how: how(r), key: `${r.metric}/${r.label}` })), { domain: bounded(part), caption: [titleOf(ctx, chosen), data.about[chosen]?.about ? `: ${data.about[chosen].about}` : '', lowerIsBetter(ctx, chosen) ? ' ↓' : ' ↑'] }),
@@ -488,7 +490,7 @@ function drawErrors(ctx) {
   const draw = () => {
     const pair = pairs[Number(choice.pair)];
     const items = data.examples.filter(e => inSlice(e, ctx.get('slice')) && (choice.pair === 'all' || (pair ? e.target === pair[0] && e.prediction === pair[1] : !isRight(e)))).sort(order[choice.sort]);
-    holder.replaceChildren(h('p', { class: 'note', role: 'status' }, `${plural(items.length, 'item')}. This report holds ${count(data.examples.length)} of the ${count(data.n)} test items, those with the highest loss in each cell of the confusion matrix.`), gallery(ctx, items, 'No item fits these filters.'));
+    holder.replaceChildren(h('p', { class: 'note', role: 'status' }, `${plural(items.length, 'item')}. This report holds ${count(data.examples.length)} of the ${count(data.n)} test items, those with the highest loss${data.confusion.labels ? ' in each cell of the confusion matrix' : ''}.`), gallery(ctx, items, 'No item fits these filters.'));
   };
   ctx.on('slice', draw);
   return [lead('The model’s worst moments. Open one, then walk with the arrow keys. Now and then it is the label that is wrong.'),
