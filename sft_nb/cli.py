@@ -60,7 +60,9 @@ def guess_data(source: str, # a folder, a table, or the name of an asset
     named = lambda names, default: next((c for c in frame.columns if str(c).lower() in names), default)
     input = named(('file', 'path', 'image', 'filename', 'filepath', 'image_path', 'input'), 'file')
     target = named(('label', 'target', 'class', 'category', 'y'), 'label')
-    task = 'regression' if target in frame and pd.api.types.is_float_dtype(frame[target]) and frame[target].nunique() > 20 else 'single_label'
+    labels = frame[target] if target in frame else pd.Series(dtype=str)
+    number = pd.api.types.is_float_dtype(labels) and labels.nunique() > 20
+    task = 'regression' if number else 'multi_label' if labels.astype(str).str.contains(';').any() else 'single_label'
     return dict(path=source, input=str(input), target=str(target), task=task)
 
 # %% ../nbs/80_cli.ipynb #e2d98b08
@@ -70,6 +72,7 @@ def _audit_command(args) -> int: # 0 if nothing was found, else 2
     config = read_config(args.data) if args.data.endswith(('.yaml', '.yml')) else make_config(dict(data=guess_data(args.data)))
     audit = audit_job(config, prepare_items(config, check_files=False))
     print(audit)
+    if len(audit.unreadable) and config.data.task == 'single_label': print('\nLabels were not judged: that takes a look at every image. Mend or remove the unreadable ones first.')
     if args.out:
         import json
         write_text(args.out, json.dumps(audit.to_dict(), indent=1, ensure_ascii=False))
@@ -97,7 +100,7 @@ def _evaluate_command(args) -> int:
     evaluation = evaluate_predictions(read(args.predictions), baselines=baselines, valid=read(args.valid) if args.valid else None, metrics=args.metrics, by=args.by,
                                       method=args.method, seed=args.seed, confidence_level=args.level, n_resamples=args.resamples,
                                       context=dict(run=dict(name=Path(args.predictions).stem), headline=args.metrics[0] if args.metrics else None))
-    print_result(evaluation)
+    print_result(evaluation, args.metrics)
     if args.out:
         evaluation.save(args.out/'evaluation.json')
         print(f"Report: {save_page(evaluation, args.out/'report.html')}")
@@ -114,13 +117,15 @@ def _predict_command(args) -> int:
     return 0
 
 # %% ../nbs/80_cli.ipynb #3bdc406e
-def print_result(evaluation):
+def print_result(evaluation, # an `Evaluation`
+                 metrics: list|None = None, # to compare; None for those of its standard, or the usual ones
+                 ):
     "Numbers with their intervals, comparisons, references and the verdict."
     from sft_nb.records import format_metrics
     m = evaluation.metrics
     print('\n' + format_metrics(m[m.label == '']).drop(columns='label').to_string(index=False))
     declared = {evaluation.context.get('headline'), *(v.partition('@')[0].partition('[')[0] for v in evaluation.verdict.get('metric', []))} - {None}
-    c = evaluation.comparisons[evaluation.comparisons.metric.isin(declared) | (len(evaluation.verdict) == 0)].dropna(subset='difference')
+    c = evaluation.comparisons[evaluation.comparisons.metric.isin(metrics or declared or {'accuracy', 'subset_accuracy', 'f1', 'mae', 'bleu', 'ndcg', 'mase'})].dropna(subset='difference')
     if len(c): print('\nAgainst the baselines, on the same items (the rest is in the report):')
     for r in c.itertuples(): print(f'  {r.metric} − that of {r.baseline}: {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}], p = {r.p_value:.2g}')
     for r in evaluation.context.get('references', []): print(f"\nPublished: {r['name']}: {r['metric']} {r['value']:.4f}. {r.get('note', '')}")

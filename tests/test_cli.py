@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 
 from sft_nb.cli import main
-from sft_nb.records import Predictions
+from sft_nb.records import Evaluation, Predictions
 
 SFT_NB = [sys.executable, '-W', 'ignore', '-c', 'import sys; from sft_nb.cli import main; sys.exit(main())']
 
@@ -102,8 +102,10 @@ def test_a_leak_stops_training_and_a_warning_does_not(tmp_path, photos, capsys):
     err = fails(capsys, 'run', write_config(tmp_path/'c.yaml', '', **given), '--out', tmp_path/'run')
     assert 'copy' in err and 'on_leak' in err
     given['split']['on_leak'] = 'warn'
-    assert main(['run', str(write_config(tmp_path/'w.yaml', '', **given)), '--out', str(tmp_path/'warned')]) == 0
-    assert 'leak' in capsys.readouterr().out
+    run = ['run', str(write_config(tmp_path/'c.yaml', '', **given)), '--out', str(tmp_path/'run')]  # the same folder, as one would
+    assert main(run) == 0 and 'leak' in capsys.readouterr().out
+    other = write_config(tmp_path/'c.yaml', '', **given, train=dict(seed=7))
+    assert 'another' in fails(capsys, 'run', other, '--out', tmp_path/'run')  # now there is something to lose
 
 
 def test_another_runs_folder_is_left_alone(tmp_path, photos, capsys):
@@ -135,6 +137,31 @@ def test_init_writes_a_configuration_that_runs(tmp_path, photos, capsys):
     (tmp_path/'c.yaml').write_text(yaml.safe_dump(config), encoding='utf-8')
     assert main(['run', str(tmp_path/'c.yaml'), '--out', str(tmp_path/'run')]) == 0
     assert 'exists' in fails(capsys, 'init', tmp_path/'t.tsv', '--out', tmp_path/'c.yaml')
+
+
+@pytest.mark.parametrize('task', ['multi_label', 'regression'])
+def test_other_tasks_from_a_table_to_a_report(tmp_path, photos, capsys, task):
+    "Labels separated by ;, none of them for some; and numbers. What init writes is run, reported and used."
+    rows, rng = sorted(photos.rglob('*.png')), np.random.default_rng(0)
+    several = lambda f: ';'.join([f.parent.name] * (f.stem[-1] != '9') + ['odd'] * (int(f.stem) % 2))
+    label = several if task == 'multi_label' else lambda f: round((f.parent.name == 'sky') + .1 * rng.normal(), 3)
+    (tmp_path/'t.csv').write_text('file,label,half\n' + ''.join(f'{f},{label(f)},{"low" if int(f.stem) < 15 else "high"}\n' for f in rows), encoding='utf-8')
+    assert main(['init', str(tmp_path/'t.csv'), '--out', str(tmp_path/'c.yaml')]) == 0
+    config = yaml.safe_load((tmp_path/'c.yaml').read_text(encoding='utf-8'))
+    assert config['data']['task'] == task
+    config['data']['slices'], config['model']['size'], config['train']['epochs'] = ['half'], 32, 1
+    (tmp_path/'c.yaml').write_text(yaml.safe_dump(config), encoding='utf-8')
+    run = tmp_path/'run'
+    assert main(['run', str(tmp_path/'c.yaml'), '--out', str(run)]) == 0
+    evaluation = Evaluation.load(run/'evaluation.json')
+    headline = dict(multi_label='f1', regression='mae')[task]
+    rows_of = evaluation.metrics[evaluation.metrics.metric == headline]
+    assert set(rows_of.slice) == {'', 'half=low', 'half=high'}
+    assert set(evaluation.comparisons.baseline) == {'linear probe', 'majority label' if task == 'multi_label' else 'mean'}
+    assert (run/'report.html').stat().st_size > 10_000 and headline in capsys.readouterr().out
+    assert main(['predict', str(run), str(rows[0])]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == ('file,prediction,score_earth,score_odd,score_sky' if task == 'multi_label' else 'file,prediction') and str(rows[0]) in said[1]
 
 
 def test_predict_takes_odd_pictures_and_names_bad_ones(tmp_path, photos, capsys):

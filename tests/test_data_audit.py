@@ -188,7 +188,7 @@ def test_audit_names_everything(messy):
     assert audit.duplicates[['target_a', 'target_b']].values.tolist() == [['defective', 'functional']]
     assert (audit.leaks.id_a[0], audit.leaks.id_b[0]) == (messy.id[0], messy.id[4])
     text = '\n'.join(audit.problems)
-    for said in ('3 images cannot be read', '1 items have no label', '1 ids are used more than once', 'different labels', 'leaks between splits (same_file)'): assert said in text
+    for said in ('3 unreadable images', '1 missing label,', '1 repeated id,', 'different labels', 'between splits (same_file)'): assert said in text
 
 
 def test_audit_as_json_and_html(messy):

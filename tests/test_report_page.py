@@ -153,7 +153,7 @@ def test_no_standard_is_neither():
 
 def test_cautions_name_what_is_weak(evaluation):
     texts = ' '.join(c['text'] for c in build_payload(evaluation, max_images=0)['cautions'])
-    assert 'Weakest slice: type=poly' in texts and '3 labels are suspect' in texts and 'read' not in texts
+    assert 'Weakest slice: type=poly' in texts and '3 suspect labels' in texts and 'read' not in texts
     even = evaluation.comparisons.assign(low=-.01, high=.02, difference=.005)
     often = dataclasses.replace(evaluation, comparisons=even, context={**evaluation.context, 'test_reads': 4})
     texts = ' '.join(c['text'] for c in build_payload(often, max_images=0)['cautions'])

@@ -248,7 +248,7 @@ def find_suspect_labels(ids, # (n,)
                          'score_target': score[order, index[order]], 'score_suggestion': score[order, best[order]]})
 
 # %% ../../nbs/12_data.audit.ipynb #e8c88e66
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Audit:
     "What is odd about the items. Made by `audit_items`; all rows are named, whatever their number."
     n: int # items
@@ -264,16 +264,21 @@ class Audit:
                 most: int = 100, # rows of each table
                 ) -> dict: # plain values, ready for JSON
         "Counts, sentences and the first rows of each table."
-        tables = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), pd.DataFrame)}
+        tables = self._tables()
         rows = {k: [{c: _plain(v) for c, v in r.items()} for r in t.head(most).to_dict('records')] for k, t in tables.items()}
         return dict(n=self.n, problems=list(self.problems), counts={k: len(t) for k, t in tables.items()}, **rows)
 
-    def _repr_html_(self) -> str:
+    def _tables(self) -> dict: return {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), pd.DataFrame)}
+
+    def __repr__(self) -> str:
         "The sentences, then the head of each table that is not empty."
+        said = [f'Audit of {self.n:,} items', *(f'- {p}' for p in self.problems or ['Nothing odd was found.'])]
+        return '\n'.join(said + [f"\n{name.replace('_', ' ')}: {len(t):,} rows{', of which 20' if len(t) > 20 else ''}\n{t.head(20).to_string(index=False)}" for name, t in self._tables().items() if len(t)])
+
+    def _repr_html_(self) -> str:
         said = ''.join(f'<li>{html.escape(p)}</li>' for p in self.problems) or '<li>Nothing odd was found.</li>'
-        tables = [(f.name, getattr(self, f.name)) for f in fields(self) if isinstance(getattr(self, f.name), pd.DataFrame)]
         return f'<p>Audit of {self.n:,} items</p><ul>{said}</ul>' + ''.join(
-            f'<details><summary>{name.replace("_", " ")}: {len(t):,} rows</summary>{t.head(20).to_html(index=False)}</details>' for name, t in tables if len(t))
+            f'<details><summary>{name.replace("_", " ")}: {len(t):,} rows</summary>{t.head(20).to_html(index=False)}</details>' for name, t in self._tables().items() if len(t))
 
 def _plain(value):
     "A value that JSON can hold."
@@ -323,17 +328,19 @@ def _class_balance(items: pd.DataFrame, task: str) -> pd.DataFrame: # label, n, 
     for part in [p for p in _PARTS if p in set(items.split)]: out[part] = out.label.map(counts[part] if part in counts else {}).fillna(0).astype(int)
     return out
 
+def _count(rows, noun: str) -> str: return f'{len(rows):,} {noun}' + ('' if len(rows) == 1 else 's')
+
 def _say_problems(items: pd.DataFrame, tables: dict) -> list: # sentences
     "What a person should know before training."
     t, out = tables, []
-    if len(t['unreadable']): out.append(f'{len(t["unreadable"])} images cannot be read, such as {t["unreadable"].id.iloc[0]!r}.')
-    if len(t['missing_labels']): out.append(f'{len(t["missing_labels"])} items have no label, such as {t["missing_labels"].id.iloc[0]!r}.')
-    if items.id.duplicated().any(): out.append(f'{items.id.duplicated().sum()} ids are used more than once, such as {items.id[items.id.duplicated()].iloc[0]!r}.')
+    if len(t['unreadable']): out.append(f'{_count(t["unreadable"], "unreadable image")}, such as {t["unreadable"].id.iloc[0]!r}.')
+    if len(t['missing_labels']): out.append(f'{_count(t["missing_labels"], "missing label")}, such as that of {t["missing_labels"].id.iloc[0]!r}.')
+    if items.id.duplicated().any(): out.append(f'{_count(items[items.id.duplicated()], "repeated id")}, such as {items.id[items.id.duplicated()].iloc[0]!r}.')
     if len(d := t['duplicates']):
         torn = d[d.target_a.astype(str) != d.target_b.astype(str)]
-        out.append(f'{len(d)} pairs show the same picture, such as {d.id_a.iloc[0]!r} and {d.id_b.iloc[0]!r}.')
-        if len(torn): out.append(f'{len(torn)} of them carry different labels, such as {torn.id_a.iloc[0]!r} and {torn.id_b.iloc[0]!r}.')
-    for kind, rows in t['leaks'].groupby('kind', sort=True): out.append(f'{len(rows)} leaks between splits ({kind}), such as {rows.id_a.iloc[0]!r} and {rows.id_b.iloc[0]!r}.')
+        out.append(f'{_count(d, "pair")} of the same picture, such as {d.id_a.iloc[0]!r} and {d.id_b.iloc[0]!r}.')
+        if len(torn): out.append(f'{_count(torn, "such pair")} with different labels, such as {torn.id_a.iloc[0]!r} and {torn.id_b.iloc[0]!r}.')
+    for kind, rows in t['leaks'].groupby('kind', sort=True): out.append(f'{_count(rows, "leak")} between splits ({kind}), such as {rows.id_a.iloc[0]!r} and {rows.id_b.iloc[0]!r}.')
     balance = t['class_balance']
     for part in [p for p in _PARTS if p in balance]:
         absent = balance.label[balance[part] == 0]
@@ -341,5 +348,5 @@ def _say_problems(items: pd.DataFrame, tables: dict) -> list: # sentences
     if len(balance) and balance.n.max() > 10 * balance.n.min():
         rare = balance.loc[balance.n.idxmin()]
         out.append(f'The classes are unbalanced: {rare.label!r} has {rare.n} items, {balance.loc[balance.n.idxmax()].label!r} has {balance.n.max()}. Judge by balanced accuracy or per class.')
-    if len(t['suspect_labels']): out.append(f'{len(t["suspect_labels"])} labels are suspect, first of all that of {t["suspect_labels"].id.iloc[0]!r}.')
+    if len(t['suspect_labels']): out.append(f'{_count(t["suspect_labels"], "suspect label")}, first of all that of {t["suspect_labels"].id.iloc[0]!r}.')
     return out

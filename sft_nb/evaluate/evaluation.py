@@ -29,7 +29,7 @@ from .calibration import calibration_tables
 from .errors import error_tables, sample_examples
 
 # %% ../../nbs/590_evaluate.evaluation.ipynb #a59f5709
-def majority_baseline(train, # labels or numbers of the training items, or `Predictions` of them
+def majority_baseline(train, # labels (several with ; between them) or numbers of the training items, or `Predictions` of them
                       preds: Predictions, # the items to predict
                       ) -> Predictions: # the same for every item
     "Predict every item by the frequencies of the training labels, or their mean."
@@ -38,16 +38,17 @@ def majority_baseline(train, # labels or numbers of the training items, or `Pred
         train = train.target
     train = np.asarray(train)
     if not len(train): raise InputError(expected('`train`', 'at least one target', 'none'))
-    row = train.astype(float).mean(0) if preds.task != 'single_label' else _frequencies(train, preds.labels)
+    row = train.astype(float).mean(0) if not preds.is_of_labels or train.ndim == 2 else _frequencies(train, preds.labels, preds.task)
     score = np.broadcast_to(row, preds.score.shape).copy()
     return replace(preds, score=score, provenance={'model': 'mean' if preds.task == 'regression' else 'majority'})
 
-def _frequencies(train, labels) -> np.ndarray: # (k,)
+def _frequencies(train, labels, task) -> np.ndarray: # (k,)
     "How common each label is."
     names = np.array(labels)[train] if train.dtype.kind in 'iu' else train.astype(str)
-    unknown = sorted(set(names) - set(labels))
+    several = [set(t.split(';')) - {''} if task == 'multi_label' else {t} for t in names]
+    unknown = sorted(set().union(*several) - set(labels))
     if unknown: raise InputError(expected('every training label', 'one of ' + ', '.join(labels), ', '.join(map(repr, unknown[:5]))))
-    return np.array([(names == label).mean() for label in labels])
+    return np.array([np.mean([label in t for t in several]) for label in labels])
 
 # %% ../../nbs/590_evaluate.evaluation.ipynb #1ec5b619
 def _confusion(preds: Predictions) -> np.ndarray: # (k, k) counts, rows are the truth

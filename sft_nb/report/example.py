@@ -93,7 +93,7 @@ def _audit_table() -> dict:
     tables = dict(unreadable=[], missing_labels=[], duplicates=[twin('cell0007', 'cell0311', .012), twin('cell0101', 'cell0102', .031)], leaks=[],
                   class_balance=[dict(label='defective', n=821, share=.313, train=493, valid=106, test=222), dict(label='functional', n=1803, share=.687, train=1081, valid=288, test=434)],
                   suspect_labels=[suspect('cell0321', 'functional', 'defective', .97), suspect('cell0619', 'functional', 'defective', .94), suspect('cell0042', 'defective', 'functional', .91)])
-    return dict(n=2624, problems=['2 pairs show the same picture, such as \'cell0007\' and \'cell0311\'.', '3 labels are suspect, first of all that of \'cell0321\'.'],
+    return dict(n=2624, problems=['2 pairs of the same picture, such as \'cell0007\' and \'cell0311\'.', '3 suspect labels, first of all that of \'cell0321\'.'],
                 counts={k: len(v) for k, v in tables.items()}, **tables)
 
 def _verdict_rows(metrics) -> pd.DataFrame:

@@ -75,14 +75,13 @@ def _hash_config(config) -> str: return hash_json(write_config(config))[:16]
 def open_run(folder: str|Path, # new, empty, or the folder of an earlier run with the same configuration
              config: RunConfig, # what the run depends on
              ) -> Run: # raises `InputError` if the folder is another run's or cannot be written
-    "Start a run's folder, or go on with it."
+    "Start a run's folder, or go on with it. One in which nothing was begun may change its mind."
     run = Run(folder)
-    if (run/'config.yaml').exists():
-        if run.config != config:
-            raise InputError(expected(f'`{folder}`', 'a new folder, or a run of this configuration', 'a run of another one', 'Choose another folder, or delete this one.'))
-        return run
-    if run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
-        raise InputError(expected(f'`{folder}`', 'a new or empty folder', 'something else', 'Choose another folder.'))
+    there = {p.name for p in run.folder.iterdir()} if run.folder.is_dir() else {folder} if run.folder.exists() else set()
+    if 'config.yaml' in there and run.config == config: return run
+    if there - {'config.yaml'}:
+        what = ('a new folder, or a run of this configuration', 'a run of another one', 'Choose another folder, or delete this one.') if 'config.yaml' in there else ('a new or empty folder', 'something else', 'Choose another folder.')
+        raise InputError(expected(f'`{folder}`', *what))
     try: write_config(config, run/'config.yaml')
     except OSError as e: raise InputError(expected(f'the run folder `{folder}`', 'writable', e.strerror or str(e), 'Choose another folder, or free some space.')) from None
     return run
