@@ -27,7 +27,7 @@ demo: $(READY) ## run the main job on the embedded images; the result lands in r
 	@$(BIN)/sft-nb demo
 
 lab: $(READY) ## open JupyterLab on the tutorial
-	@$(BIN)/jupyter lab nbs/tutorials/01_first_report.ipynb
+	@$(BIN)/jupyter lab $$([ "$$(id -u)" != 0 ] || echo --allow-root) nbs/tutorials/01_first_report.ipynb
 
 # --- Work on it ---
 
