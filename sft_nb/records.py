@@ -469,7 +469,8 @@ def format_metrics(metrics: pd.DataFrame, # rows of `Evaluation.metrics`
                    ) -> pd.DataFrame: # text, one column for value and interval
     "The table as people read it."
     digits = [_digits(r.low, r.high) for r in metrics.itertuples()]
-    text = [f'{r.value:.{d}f} [{r.low:.{d}f}, {r.high:.{d}f}]' if np.isfinite(r.value) else 'undefined' for r, d in zip(metrics.itertuples(), digits)]
+    interval = lambda r, d: f'[{r.low:.{d}f}, {r.high:.{d}f}]' if np.isfinite(r.low) else '[no interval]'
+    text = [f'{r.value:.{d}f} {interval(r, d)}' if np.isfinite(r.value) else 'undefined' for r, d in zip(metrics.itertuples(), digits)]
     out = metrics[['metric', 'label', 'slice']].assign(**{'value [interval]': text})
     return out.assign(n=metrics.n, level=[f'{c:.0%}' for c in metrics.confidence_level], method=metrics.method).reset_index(drop=True)
 

@@ -93,3 +93,24 @@ def test_several_training_runs(tables, monkeypatch, capsys):
     assert main(['evaluate', 'runs.csv']) == 0
     said = capsys.readouterr().out
     assert 'over 2 seeds' in said and '2 training runs' in said and ' 400 ' in said and ' 800 ' not in said
+
+
+@pytest.mark.filterwarnings('error::RuntimeWarning')
+def test_one_group_has_no_interval_and_says_so(tables, monkeypatch, capsys):
+    monkeypatch.chdir(tables)
+    for name in ('predictions', 'baseline'): pd.read_csv(f'{name}.csv').assign(group='one').to_csv(f'{name}.csv', index=False)
+    assert main(['evaluate', 'predictions.csv', '--against', 'baseline.csv']) == 0
+    out = capsys.readouterr().out
+    assert '[no interval]' in out and 'All items are in one group' in out and 'nan' not in out
+
+
+def test_one_class_only_is_cautioned(tables, monkeypatch, capsys):
+    monkeypatch.chdir(tables)
+    frame = pd.read_csv('predictions.csv').query("target == 'bad'").reset_index(drop=True)
+    odd = frame.index % 9 == 0  # called so, and never true
+    frame.assign(score_odd=1. * odd, score_bad=frame.score_bad * ~odd, score_good=frame.score_good * ~odd).to_csv('one.csv', index=False)
+    assert main(['evaluate', 'one.csv', '--metrics', 'accuracy', 'f1', 'roc_auc']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    said = lambda metric: next(l for l in lines if l.split()[:1] == [metric])
+    assert 'Caution: a class with 0' in said('f1') and 'undefined' in said('roc_auc') and 'Caution' not in said('accuracy')
+    assert len([l for l in lines if l.startswith('Note: roc_auc cannot be computed')]) == 1

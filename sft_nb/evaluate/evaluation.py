@@ -76,12 +76,13 @@ def _compare_all(preds: Predictions, baselines: dict, specs: list, **kw) -> pd.D
 
 def _notes(metrics: pd.DataFrame) -> list: # sentences
     "What a reader should know first."
-    overall = metrics[metrics.slice == '']
+    overall = metrics[(metrics.slice == '') & (metrics.label == '')]
     missing = overall[overall.method.str.startswith('undefined')]
     out = [f"{', '.join(dict.fromkeys(rows.metric))} cannot be computed ({reason})." for reason, rows in missing.groupby('method', sort=False)]
     few = metrics[metrics.method.str.startswith('too few')].drop_duplicates('slice')
     if len(few): out.append('Too few items to say anything about ' + ', '.join(f'{s} ({n})' for s, n in zip(few.slice, few.n)) + '.')
-    if overall.method.str.contains('fewer than 10 groups').any(): out.append('There are fewer than 10 groups: intervals are rough.')
+    if overall.method.str.contains('no interval: fewer than two units').any(): out.append('All items are in one group: nothing tells how far off the numbers could be.')
+    elif overall.method.str.contains('fewer than 10 groups').any(): out.append('There are fewer than 10 groups: intervals are rough.')
     return out
 
 # %% ../../nbs/590_evaluate.evaluation.ipynb #6593e80c

@@ -191,7 +191,7 @@ def _rare_class_interval(bound: BoundMetric, level: float, seed: int) -> Interva
     "Newcombe's interval where a class is too rare, or the ranking too perfect, for the jackknife."
     items = _ungrouped(bound)
     sides, z = _class_units(items), -ndtri((1 - level) / 2)
-    if len(sides) != 2 or not np.isfinite(bound.value): return None
+    if len(sides) != 2 or not np.isfinite(bound.value) or bound.units < 2: return None
     if bound.unit is not None and bound.value in (0, 1): sides = _class_units(bound)
     elif bound.unit is not None:
         clustered, alone = [np.var(v[np.isfinite(v)]) * len(v) for v in (bound.leave_one_out(seed), items.leave_one_out(seed))]
@@ -291,8 +291,8 @@ def _cautions(bound: BoundMetric, method: str) -> str:
     "What a reader should know before relying on an interval."
     if method.startswith(('undefined', 'no ')): return ''
     out = describe_units(bound.n, None if bound.unit is None else bound.units)
-    rare = bound.labels and not bound.spec.is_proportion and (k := _class_units(bound).min()) < 10
-    return out + (f'; Caution: a class with {k}' if rare else '')
+    enough = 10 if not bound.spec.is_proportion else 1 if bound.parts.shape[1] > 2 else 0 # a share of all labels needs each, a share of items none
+    return out + (f'; Caution: a class with {k}' if bound.labels and enough and (k := _class_units(bound).min()) < enough else '')
 
 def describe_units(n: int, # items
                    groups: int|None, # None where items are independent
