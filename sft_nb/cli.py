@@ -125,9 +125,14 @@ def print_result(evaluation, # an `Evaluation`
     m = evaluation.metrics
     print('\n' + format_metrics(m[m.label == '']).drop(columns='label').to_string(index=False))
     declared = {evaluation.context.get('headline'), *(v.partition('@')[0].partition('[')[0] for v in evaluation.verdict.get('metric', []))} - {None}
-    c = evaluation.comparisons[evaluation.comparisons.metric.isin(metrics or declared or {'accuracy', 'subset_accuracy', 'f1', 'mae', 'bleu', 'ndcg', 'mase'})].dropna(subset='difference')
+    shown = metrics or declared or {'accuracy', 'subset_accuracy', 'f1', 'mae', 'bleu', 'ndcg', 'mase'}
+    c = evaluation.comparisons[evaluation.comparisons.metric.isin(shown)].dropna(subset='difference')
     if len(c): print('\nAgainst the baselines, on the same items (the rest is in the report):')
     for r in c.itertuples(): print(f'  {r.metric} − that of {r.baseline}: {r.difference:+.3f}', f'[{r.low:+.3f}, {r.high:+.3f}], p = {r.p_value:.2g}' if r.low == r.low else f'({r.method})')
+    s = evaluation.curves.get('slices')
+    if s is not None and len(s := s[s.metric.isin(shown) & (s.p_value < 1 - s.confidence_level)]):
+        print('\nSlices that differ from the rest, corrected for their number:')
+        for r in s.itertuples(): print(f'  {r.metric} of {r.slice} − that of the rest: {r.gap:+.3f} [{r.gap_low:+.3f}, {r.gap_high:+.3f}], p = {r.p_value:.2g}')
     for r in evaluation.context.get('references', []): print(f"\nPublished: {r['name']}: {r['metric']} {r['value']:.4f}. {r.get('note', '')}")
     for note in evaluation.context.get('notes', []): print(f'\nNote: {note}')
     print()

@@ -421,7 +421,7 @@ class Evaluation:
     metrics: pd.DataFrame # `METRIC_COLUMNS`; label or slice is '' where the number is of all
     comparisons: pd.DataFrame # `COMPARISON_COLUMNS`: paired, this model minus a baseline
     confusion: np.ndarray # (k, k) counts, rows are the truth; empty for other tasks
-    curves: dict = field(default_factory=dict) # name → table: threshold, roc, pr, reliability, and those of `calibration_tables` and `error_tables`
+    curves: dict = field(default_factory=dict) # name → table: threshold, roc, pr, reliability, and those of `slice_tables`, `calibration_tables` and `error_tables`
     examples: pd.DataFrame = field(default_factory=pd.DataFrame) # items to look at, the worst first, capped: id, input, target, prediction, score, loss, slices
     verdict: pd.DataFrame = field(default_factory=pd.DataFrame) # what a standard said of it
     context: dict = field(default_factory=dict) # history, audit, references, ledger, provenance: plain values and lists of rows

@@ -31,6 +31,7 @@ def test_the_command_of_the_issue(tables):
                           env={**os.environ, 'PYTHONWARNINGS': 'ignore'})
     assert done.returncode == 0, done.stderr
     assert 'device=old' in done.stdout and 'accuracy − that of baseline' in done.stdout and 'report.html' in done.stdout
+    assert 'accuracy of device=old − that of the rest: +' in done.stdout
     found = json.loads((tables/'found'/'evaluation.json').read_text())
     for entry in found['metrics']: assert {'metric', 'value', 'low', 'high', 'n', 'confidence_level', 'method', 'slice'} <= set(entry)
     accuracy = {e['slice']: e for e in found['metrics'] if e['metric'] == 'accuracy'}

@@ -160,8 +160,18 @@ def test_cautions_name_what_is_weak(evaluation):
     assert 'Not shown to differ from linear probe' in texts and 'read 4 times' in texts
 
 def test_lower_is_better_turns_the_weakest_slice_round():
-    m = pd.DataFrame([row('log_loss', value=.5), row('log_loss', where='a=1', value=.9, low=.7, high=1.1), row('log_loss', where='a=2', value=.2, low=.1, high=.3)])
-    assert any('Weakest slice: a=1' in c['text'] and 'wholly' in c['text'] for c in build_payload(thin(metrics=m))['cautions'])
+    m = pd.DataFrame([row('log_loss', value=.5)])
+    gaps = dict(rest=.4, label='', confidence_level=.95, n=30, method='jackknife')
+    slices = pd.DataFrame([dict(metric='log_loss', slice='a=1', value=.9, low=.7, high=1.1, gap=.4, gap_low=.1, gap_high=.7, p_value=.01, **gaps),
+                           dict(metric='log_loss', slice='a=2', value=.2, low=.1, high=.3, gap=-.3, gap_low=-.5, gap_high=-.1, p_value=.01, **gaps)])
+    said = lambda table: ' '.join(c['text'] for c in build_payload(thin(metrics=m, curves=dict(slices=table)))['cautions'])
+    assert 'Weakest slice: a=1' in said(slices) and 'p = 0.01 after correction' in said(slices)
+    assert 'more than chance' in said(slices.assign(gap_low=[-.1, -.5])) and 'Weakest' not in said(slices.tail(1))
+
+def test_a_confirmed_corner_is_a_caution():
+    corner = pd.DataFrame([dict(metric='accuracy', slice='age ≥ 60 and device=old', value=.6, rest=.9, n=40)])
+    texts = ' '.join(c['text'] for c in build_payload(thin(curves=dict(weak_slices=corner)))['cautions'])
+    assert 'confirmed: age ≥ 60 and device=old, Accuracy 0.600 on 40 items against 0.900 elsewhere' in texts
 
 def test_metrics_of_the_registry_have_their_direction():
     from sft_nb.evaluate.metrics import METRICS

@@ -23,7 +23,7 @@ from ..records import COMPARISON_COLUMNS, Evaluation, Predictions
 from .metrics import select_metrics
 from .intervals import estimate_metrics
 from .compare import adjust_holm, compare_predictions
-from .slices import slice_metrics
+from .slices import slice_metrics, slice_tables
 from .curves import precision_recall_curve, reliability_curve, roc_curve, threshold_curve
 from .calibration import calibration_tables
 from .errors import error_tables, sample_examples
@@ -108,6 +108,7 @@ def evaluate_predictions(preds: Predictions, # of the test split
     table = pd.concat([estimate_metrics(preds, specs, weighted=weighted, method=method, **kw),
                        slice_metrics(preds, specs, by=by, weighted=weighted, method=method, **kw)], ignore_index=True)
     compared = _compare_all(preds, baselines or {}, specs, weighted=weighted, method=method and 'percentile', **kw)
+    curves = slice_tables(preds, specs, by=by, seed=seed, weighted=weighted, confidence_level=confidence_level)
     notes = _notes(table)
     if preds.seed is not None:
         first, *others = preds.by_seed()
@@ -116,4 +117,4 @@ def evaluate_predictions(preds: Predictions, # of the test split
     tables = dict(seed=seed, valid=valid, confidence_level=confidence_level)
     if notes: context['notes'] = [*context.get('notes', []), *notes]
     return Evaluation(preds.task, preds.labels, len(preds), table, compared, _confusion(preds),
-                      curves=_curves(preds, valid, confidence_level) | calibration_tables(preds, **tables) | error_tables(preds, **tables), examples=sample_examples(preds, inputs=inputs), context=context)
+                      curves=curves | _curves(preds, valid, confidence_level) | calibration_tables(preds, **tables) | error_tables(preds, **tables), examples=sample_examples(preds, inputs=inputs), context=context)

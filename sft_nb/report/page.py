@@ -145,17 +145,21 @@ def _headline_metric(evaluation) -> str:
     return next((m for m in asked if m in overall), '')
 
 def _weakest_slice(evaluation, metric) -> list:
-    "The slice with the worst value, if any is worse than the whole."
-    m = evaluation.metrics[(evaluation.metrics.metric == metric) & (evaluation.metrics.label == '')]
-    whole, parts = m[m.slice == ''], m[m.slice != ''].dropna(subset=['value'])
-    if whole.empty or parts.empty: return []
-    lower = describe_metric(metric)['better'] == 'lower'
-    worst, whole = parts.loc[parts.value.idxmax() if lower else parts.value.idxmin()], whole.iloc[0]
-    if (worst.value <= whole.value) if lower else (worst.value >= whole.value): return []
-    text = format_metrics(pd.DataFrame([worst]))['value [interval]'][0]
-    apart = worst.low > whole.value if lower else worst.high < whole.value
-    return [dict(tab='slices', text=f"Weakest slice: {worst.slice}, {describe_metric(metric)['title']} {text} on {worst.n:,} items, against {whole.value:.3f} overall. "
-                 + ('Its interval lies wholly on the worse side.' if apart else 'Its interval includes the overall value.'))]
+    "The slice that is most surely worse than the rest; if none is worse, nothing."
+    found = evaluation.curves.get('slices')
+    rows = [] if found is None else [r for r in found.to_dict('records') if r['metric'] == metric and r['gap_low'] <= r['gap_high']]
+    surely = (lambda r: r['gap_low']) if describe_metric(metric)['better'] == 'lower' else (lambda r: -r['gap_high'])
+    worse = (lambda r: r['gap'] > 0) if describe_metric(metric)['better'] == 'lower' else (lambda r: r['gap'] < 0)
+    out = []
+    if rows and worse(worst := max(rows, key=surely)):
+        text, gap = format_metrics(pd.DataFrame([worst, {**worst, 'value': worst['gap'], 'low': worst['gap_low'], 'high': worst['gap_high']}]))['value [interval]']
+        shown = surely(worst) > 0 and worst['p_value'] < 1 - worst['confidence_level']
+        out.append(dict(tab='slices', text=f"Weakest slice: {worst['slice']}, {describe_metric(metric)['title']} {text} on {worst['n']:,} items. Its gap to the rest is {gap}, "
+                        + (f"p = {worst['p_value']:.2g} after correction." if shown else 'which the items do not show to be more than chance.')))
+    weak = evaluation.curves.get('weak_slices')
+    for r in [] if weak is None else weak.head(2).to_dict('records'):
+        out.append(dict(tab='slices', text=f"A weak corner was found and confirmed: {r['slice']}, {describe_metric(r['metric'])['title']} {r['value']:.3f} on {r['n']:,} items against {r['rest']:.3f} elsewhere."))
+    return out
 
 def _is_shown(row) -> bool:
     "A difference counts as shown if its interval excludes 0 and its corrected p-value agrees."

@@ -506,21 +506,24 @@ function drawSlices(ctx) {
   const holder = h('div'), picked = h('div', { class: 'opened' });
   const draw = () => {
     const whole = data.metrics.find(r => r.metric === metric && !r.label && !r.slice), down = lowerIsBetter(ctx, metric);
-    const part = rows.filter(r => r.metric === metric && (!column || r.slice.split('=')[0] === column)).sort((a, b) => down ? b.value - a.value : a.value - b.value);
+    const gaps = new Map((data.curves.slices || []).filter(r => r.metric === metric && known(r.gap_low)).map(r => [r.slice, r]));
+    const surely = r => { const g = gaps.get(r.slice); return g ? (down ? g.gap_low : -g.gap_high) : -Infinity; }; // worse than the rest by at least this much
+    const part = rows.filter(r => r.metric === metric && (!column || r.slice.split('=')[0] === column)).sort((a, b) => surely(b) - surely(a) || (down ? b.value - a.value : a.value - b.value));
     const list = part.map(r => {
-      const bad = whole && (down ? r.low > whole.value : r.high < whole.value);
-      return { ...r, key: r.slice, tone: bad ? 'bad' : 'model', how: how(r), sub: bad ? 'wholly on the worse side of the overall value' : null,
+      const g = gaps.get(r.slice), bad = g && surely(r) > 0 && g.p_value < 1 - g.confidence_level, d = g && { value: g.gap, low: g.gap_low, high: g.gap_high };
+      return { ...r, key: r.slice, tone: bad ? 'bad' : 'model', how: how(r), sub: g ? `${fixed(g.gap, digitsOf(d), true)} ${interval(d, true)} against the rest${known(g.p_value) ? `, p ${g.p_value < .001 ? '< 0.001' : `= ${fixed(g.p_value, 3)}`}` : ''}${bad ? ': worse' : ''}` : null,
         name: h('button', { type: 'button', class: 'link', 'aria-pressed': String(ctx.get('slice') === r.slice), onclick: () => ctx.set('slice', ctx.get('slice') === r.slice ? '' : r.slice) }, user(r.slice.replace('=', ' = '))) };
     });
     if (whole) list.push({ ...whole, key: '', tone: 'other', plain: true, name: 'all items', how: how(whole) });
-    holder.replaceChildren(forest(list, { domain: niceDomain(list.flatMap(r => [r.low, r.high, r.value])), guide: whole?.value, caption: `${titleOf(ctx, metric)}, the weakest first. ${down ? 'Lower is better ↓' : 'Higher is better ↑'}` }));
+    holder.replaceChildren(forest(list, { domain: niceDomain(list.flatMap(r => [r.low, r.high, r.value])), guide: whole?.value, caption: `${titleOf(ctx, metric)}, those first that are most surely worse than the rest. ${down ? 'Lower is better ↓' : 'Higher is better ↑'}` }));
     const name = ctx.get('slice'), mistakes = data.examples.filter(e => !isRight(e) && inSlice(e, name));
     picked.replaceChildren(...(name ? [h('h3', {}, 'Mistakes in ', user(name.replace('=', ' = '))), gallery(ctx, mistakes, 'None of its mistakes are in this report.', 12)] : [h('p', { class: 'note' }, 'Press a slice to see its mistakes.')]));
   };
   ctx.on('slice', draw);
   return [lead('The same metric on parts of the test set. The dashed line is the value on all items.'),
     h('div', { class: 'row' }, chooser(ctx, 'Metric', metrics.map(m => [m, titleOf(ctx, m)]), metric, v => { metric = v; draw(); }, { class: 'slice-metric' }),
-      columns.length > 1 && chooser(ctx, 'Column', [['', 'all columns'], ...columns.map(c => [c, c])], '', v => { column = v; draw(); }, { class: 'slice-column' })), holder, picked];
+      columns.length > 1 && chooser(ctx, 'Column', [['', 'all columns'], ...columns.map(c => [c, c])], '', v => { column = v; draw(); }, { class: 'slice-column' })), holder, picked,
+    ...tablesOf(ctx, { weak_slices: 'Weak corners: found on one half of the items, confirmed on the other' })];
 }
 
 function drawCalibration(ctx) {
