@@ -141,7 +141,7 @@ def _problems(ids, target, score, task, labels, slices, group, weight, seed) -> 
     "All that is wrong with these arrays, as sentences."
     out, n, k = [], len(ids), len(labels)
     if not n: return [expected('predictions', 'at least one row', 'none')]
-    of_score = dict(regression=(n,), text=(n,), ranking=(n, score.shape[-1])).get(task, (n, k))
+    of_score = dict(regression=(n,), text=(n,), ranking=(n, score.shape[-1] if score.ndim else 0)).get(task, (n, k))
     of_target = dict(multi_label=(n, k), ranking=of_score, forecast=(n, 2)).get(task, (n,))
     for name, a, want in [('score', score, of_score), ('target', target, of_target),
                           ('slices', slices, (n, slices.shape[1])), ('group', group, (n,)), ('weight', weight, (n,)), ('seed', seed, (n,))]:
