@@ -242,7 +242,7 @@ def _as_labels(column: pd.Series) -> np.ndarray: # of str
 def _guess_task(frame, scored: list, multi: list) -> str:
     "One of `PREDICTION_TASKS`, from the columns of a table."
     if multi: return 'multi_label'
-    if 'query' in frame and 'score' in frame: return 'ranking'
+    if 'query' in frame and 'score' in frame and pd.api.types.is_numeric_dtype(frame['target']): return 'ranking'
     if 'score_0.5' in frame and pd.api.types.is_numeric_dtype(frame['target']): return 'forecast'
     if not scored and 'score' not in frame and _are_sentences(frame['target']): return 'text'
     if scored or 'prediction' in frame and 'score' not in frame: return 'single_label' if scored or not pd.api.types.is_float_dtype(frame['prediction']) else 'regression'
@@ -452,9 +452,14 @@ def _save_evaluation(self, path: str|Path) -> Path:
 def _load_evaluation(cls, path: str|Path) -> 'Evaluation':
     "Read what `save` wrote."
     d = json.loads(Path(path).read_text(encoding='utf-8'))
-    frames = {k: pd.DataFrame(d[k], columns=dict(metrics=METRIC_COLUMNS, comparisons=COMPARISON_COLUMNS).get(k)) for k in _tables}
+    frames = {k: _from_rows(d[k], dict(metrics=METRIC_COLUMNS, comparisons=COMPARISON_COLUMNS).get(k)) for k in _tables}
     return cls(d['task'], tuple(d['labels']), d['n'], confusion=np.array(d['confusion'], int),
-               curves={k: pd.DataFrame(v) for k, v in d['curves'].items()}, context=d['context'], **frames)
+               curves={k: _from_rows(v) for k, v in d['curves'].items()}, context=d['context'], **frames)
+
+def _from_rows(rows: list, columns: list|None = None) -> pd.DataFrame:
+    "A table from JSON, where a column of numbers may hold nothing but null."
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.assign(**{c: np.nan for c in frame if len(frame) and frame[c].isna().all()})
 
 Evaluation.save, Evaluation.load = _save_evaluation, classmethod(_load_evaluation)
 

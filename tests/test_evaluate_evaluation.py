@@ -14,6 +14,7 @@ from sft_nb.evaluate.errors import sample_examples
 from sft_nb.evaluate.evaluation import evaluate_predictions, majority_baseline
 from sft_nb.evaluate.metrics import compute_metric
 from sft_nb.records import COMPARISON_COLUMNS, METRIC_COLUMNS, Evaluation, format_metrics, make_predictions
+from sft_nb.report.page import build_payload
 
 
 def classified(n=300, k=2, seed=0, **kw):
@@ -131,3 +132,11 @@ def test_none_of_it_needs_torch():
 def test_the_validation_split_must_be_apart():
     preds = classified()
     with pytest.raises(InputError, match='300 in both'): evaluate_predictions(preds, valid=preds, seed=0)
+
+
+def test_numbers_that_are_all_missing_stay_numbers(tmp_path):
+    preds = replace(classified(), slices=pd.DataFrame({'site': np.arange(len(classified())) // 15}))  # too few of each to say anything
+    e = evaluate_predictions(preds, metrics='accuracy', by='site', seed=0)
+    again = Evaluation.load(e.save(tmp_path/'evaluation.json')).curves['slices']
+    assert again.gap_low.isna().all() and again[['value', 'gap_low', 'p_value']].dtypes.eq(float).all()
+    build_payload(Evaluation.load(tmp_path/'evaluation.json'))

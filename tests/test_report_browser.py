@@ -59,7 +59,7 @@ def test_uncomfortable_things_come_first(browser, saved):
         text = page.inner_text('#report')
         places = [text.index(t) for t in ('FAIL', 'must be at least 0.80', 'linear probe', 'Weakest slice: type=poly', '3 suspect labels', 'Metrics')]
         assert places == sorted(places)
-        page.get_by_role('button', name='See slices').click()
+        page.get_by_role('button', name='See slices').first.click()
         assert page.locator('[data-panel=slices]').is_visible()
 
 def test_metrics_follow_the_slice(browser, saved, evaluation):
