@@ -189,6 +189,9 @@ def test_audit_names_everything(messy):
     assert (audit.leaks.id_a[0], audit.leaks.id_b[0]) == (messy.id[0], messy.id[4])
     text = '\n'.join(audit.problems)
     for said in ('3 unreadable images', '1 missing label,', '1 repeated id,', 'different labels', 'between splits (same_file)'): assert said in text
+    shown = repr(audit).splitlines()
+    assert shown[0] == f'Audit of {len(messy)} items' and set(audit.problems) <= {line[2:] for line in shown if line.startswith('- ')}
+    assert 'unreadable: 3 rows' in shown and any('gone.png' in line for line in shown) and 'Empty DataFrame' not in repr(audit)
 
 
 def test_audit_as_json_and_html(messy):
