@@ -294,11 +294,7 @@ def _table_problems(frame, task, labels, scored, multi, has_score) -> list:
     ids, out = frame['id'].astype(str).to_numpy(), []
     if problems := _task_problems(task): return problems
     needed = ['id', *(multi or ['target']), *(c for c in ('group', 'seed') if c in frame), *([] if has_score else ['prediction'])]
-    out += [expected(f'column `{c}`', 'filled in', f'nothing in {_name_rows(ids, gaps)}', 'Fill the gaps, or drop those rows.')
-            for c in needed if (gaps := frame[c].isna().to_numpy()).any()]
-    numbers = [f'score_{l}' for l in scored] + multi + (['score'] if 'score' in frame else []) + (['target'] if task == 'regression' else [])
-    for c in numbers:
-        if c in frame and not pd.api.types.is_numeric_dtype(frame[c]): out.append(expected(f'column `{c}`', 'numbers', f"text such as {str(frame[c].dropna().iloc[0])!r}"))
+    out += _column_problems(frame, ids, needed, [f'score_{l}' for l in scored] + multi + ['score'] + (['target'] if task == 'regression' else []))
     if task == 'multi_label': out += [expected(f'column `score_{l}`', 'in the table', 'nothing') for l in labels if l not in scored]
     if task == 'single_label' and scored and set(labels) != set(scored): out.append(expected('`labels`', 'those of the columns ' + ', '.join(f'`score_{l}`' for l in scored), ', '.join(labels)))
     if task == 'single_label' and not scored and has_score and len(labels) != 2:
@@ -308,6 +304,11 @@ def _table_problems(frame, task, labels, scored, multi, has_score) -> list:
         if unknown: out.append(expected('every prediction', 'one of the labels ' + ', '.join(labels), ', '.join(map(repr, unknown[:5]))))
         elif has_score: out += _contradictions(frame, labels, scored, ids)
     return out
+
+def _column_problems(frame, ids, needed, numbers) -> list:
+    "Gaps in the columns that are `needed`, and text in those of `numbers`, as far as they are there."
+    out = [expected(f'column `{c}`', 'filled in', f'nothing in {_name_rows(ids, gaps)}', 'Fill the gaps, or drop those rows.') for c in needed if c in frame and (gaps := frame[c].isna().to_numpy()).any()]
+    return out + [expected(f'column `{c}`', 'numbers', f"text such as {str(frame[c].dropna().iloc[0])!r}") for c in numbers if c in frame and not pd.api.types.is_numeric_dtype(frame[c])]
 
 def _contradictions(frame, labels, scored, ids) -> list:
     "Rows whose `prediction` is not the label with the highest score."
@@ -328,9 +329,7 @@ def _from_other(frame, task, scored, labels, provenance) -> Predictions:
     ids, needed = frame['query' if task == 'ranking' and 'query' in frame else 'id'].astype(str).to_numpy(), ['id', *needed, *(c for c in ('group', 'seed') if c in frame)]
     absent = [c for c in dict.fromkeys([*needed, *numbers, *(['prediction'] if task == 'text' else [])]) if c not in frame]
     problems = [expected(f'column `{c}`', f'in the table of a {task}', 'only ' + ', '.join(frame.columns), suggest_names(c, list(frame.columns))) for c in absent]
-    problems += [expected(f'column `{c}`', 'filled in', f'nothing in {_name_rows(ids, gaps)}', 'Fill the gaps, or drop those rows.') for c in needed if c in frame and (gaps := frame[c].isna().to_numpy()).any()]
-    problems += [expected(f'column `{c}`', 'numbers', f"text such as {str(frame[c].dropna().iloc[0])!r}") for c in numbers if c in frame and not pd.api.types.is_numeric_dtype(frame[c])]
-    raise_problems(problems)
+    raise_problems(problems + _column_problems(frame, ids, needed, numbers))
     if task == 'ranking': frame, target, score = _pad_candidates(frame)
     elif task == 'text': target, score = frame['target'], frame['prediction']
     else: target, score = np.stack([frame['target'], frame.get('scale', np.full(len(frame), np.nan))], 1), frame[[f'score_{level}' for level in labels] if scored else ['score']]

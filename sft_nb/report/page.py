@@ -148,10 +148,10 @@ def _weakest_slice(evaluation, metric) -> list:
     "The slice that is most surely worse than the rest; if none is worse, nothing."
     found = evaluation.curves.get('slices')
     rows = [] if found is None else [r for r in found.to_dict('records') if r['metric'] == metric and r['gap_low'] <= r['gap_high']]
-    surely = (lambda r: r['gap_low']) if describe_metric(metric)['better'] == 'lower' else (lambda r: -r['gap_high'])
-    worse = (lambda r: r['gap'] > 0) if describe_metric(metric)['better'] == 'lower' else (lambda r: r['gap'] < 0)
-    out = []
-    if rows and worse(worst := max(rows, key=surely)):
+    lower, out = describe_metric(metric)['better'] == 'lower', []
+    surely = lambda r: r['gap_low'] if lower else -r['gap_high'] # worse by at least this much
+    worst = max(rows, key=surely, default=None)
+    if worst and (worst['gap'] > 0 if lower else worst['gap'] < 0):
         text, gap = format_metrics(pd.DataFrame([worst, {**worst, 'value': worst['gap'], 'low': worst['gap_low'], 'high': worst['gap_high']}]))['value [interval]']
         shown = surely(worst) > 0 and worst['p_value'] < 1 - worst['confidence_level']
         out.append(dict(tab='slices', text=f"Weakest slice: {worst['slice']}, {describe_metric(metric)['title']} {text} on {worst['n']:,} items. Its gap to the rest is {gap}, "
