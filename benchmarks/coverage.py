@@ -7,7 +7,7 @@ how often `compare_predictions` calls them different.
 
     python benchmarks/coverage.py [--quick] [--no-bootstraps]
 
-prints tables and ends with one line of JSON. At full size that is 1,000 test sets for each coverage and 4,000 for each
+prints tables and ends with one line of JSON. At full size that is 1,000 test sets for each coverage and 10,000 for each
 rejection rate, on all cores."""
 import argparse
 import json
@@ -96,7 +96,7 @@ def main():
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         big_first = sorted(cells, key=lambda c: -c[0])
         covering = {c: pool.submit(cover, *c, metrics, repeats, n_resamples) for c in big_first}
-        rejecting = {c: pool.submit(reject, *c, metrics, repeats if a.quick else 4000) for c in big_first}
+        rejecting = {c: pool.submit(reject, *c, metrics, repeats if a.quick else 10_000) for c in big_first}
         for setting in track([*covering.values(), *rejecting.values()], 'settings'): setting.result()
     covered, rejected = [pd.DataFrame({name(*c): of[c].result() for c in cells}).T for of in (covering, rejecting)]
     print('Coverage of nominal 95 % intervals', covered.T.round(3).to_string(), sep='\n')

@@ -219,6 +219,24 @@ def test_intervals_cover(n, prevalence, groups):
     assert all(.91 <= s <= .987 for s in share.values()), share
 
 
+def test_agreement_covers_where_a_class_is_rare():
+    "MCC and kappa of 200 items with ten positives; an interval that covers by being endless would not do."
+    names = ['mcc', 'kappa']
+    truth, rng, rows = _truth(names, .05, 1.8), np.random.default_rng(2024), []
+    for _ in range(400): rows += [(r.metric, r.low <= truth[r.metric] <= r.high, r.high - r.low) for r in estimate_metrics(binormal(rng, 200, .05, 1.8), names, by_label=False, seed=0).dropna().itertuples()]
+    for name in names:
+        covered, width = zip(*[row[1:] for row in rows if row[0] == name])
+        assert .91 <= np.mean(covered) <= .983 and np.mean(width) < .6, (name, np.mean(covered), np.mean(width))
+
+
+def test_positives_alone_in_their_groups_are_nearly_single_items():
+    "Twelve positives in twelve of twenty groups: the recall of single items, of which hardly anything is paid for the groups."
+    target = np.r_[np.ones(12, int), np.zeros(388, int)]
+    group, score = np.r_[np.arange(12), np.arange(388) % 20], np.r_[np.full(8, .9), np.full(4, .1), np.full(388, .1)]
+    grouped, alone = [estimate_metrics(make_predictions(range(400), target, score, task='single_label', labels=('a', 'b'), group=g), 'recall', by_label=False, seed=0).iloc[0] for g in (group, None)]
+    assert grouped.high - grouped.low == pytest.approx(alone.high - alone.low, rel=.06)
+
+
 def test_ignoring_groups_would_not_cover():
     "The same data without their groups: the naive interval fails, so the test above can fail."
     truth, rng, hits = _truth(['recall'], .4, 1.8)['recall'], np.random.default_rng(2024), 0

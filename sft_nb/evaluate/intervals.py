@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import betaincinv, expit, logit, ndtr, ndtri, stdtrit
 
-from ..core import InputError, expected
+from ..core import InputError, derive_seed, expected
 from ..records import METRIC_COLUMNS, Predictions
 from .metrics import BoundMetric, select_metrics
 from .bootstrap import Interval, check_bootstrap, check_level, draw_metrics, interval_from_draws
@@ -58,14 +58,14 @@ def clopper_pearson_interval(successes, # counts, a number or an array
     return low[()], np.where(x < n, betaincinv(x + 1, np.maximum(n - x, 1e-12), 1 - a), 1.)[()]
 
 # %% ../../nbs/510_evaluate.intervals.ipynb #1c1bd996
-def _effective_n(share, left_out, size, z) -> np.ndarray: # (m,)
-    "How many independent items the units are worth; `left_out` is what each share loses with each unit, (units, m)."
+def _effective_n(share, left_out, size, z, counted) -> np.ndarray: # (m,)
+    "How many independent items the units are worth; `left_out` is what each share loses with each unit, (units, m); sizes are `counted` where there are no weights."
     units, total = (size > 0).sum(0), size.sum(0)
     with np.errstate(invalid='ignore', divide='ignore'):
         variance = (left_out**2).sum(0) * (units - 1) / units
         kish = total**2 / (size**2).sum(0)
         n = np.where(variance > 1e-12 / np.maximum(total, 1)**2, np.minimum(share * (1 - share) / variance, total), kish)
-        return n * np.minimum((z / stdtrit(units - 1, ndtr(z)))**2, 1)
+        return n * np.minimum((z / stdtrit(units - 1, ndtr(z)))**2, 1)**(np.sqrt(np.clip(1 - units / total, 0, 1)) if counted else 1)
 
 # %% ../../nbs/510_evaluate.intervals.ipynb #7278203e
 def share_limits(bound: BoundMetric, # whose metric is a mean of `link(share)` over one or more shares
@@ -77,7 +77,7 @@ def share_limits(bound: BoundMetric, # whose metric is a mean of `link(share)` o
     share = np.clip(top.sum(0) / total, 0, 1)
     left_out = (top - share * size) / np.where(total > size, total - size, np.inf)
     plain = bound.unit is None and bound.weight is None and (bound.parts % 1 == 0).all() and size.max() <= 1
-    effective = lambda z: total if plain else _effective_n(share, left_out, size, z)
+    effective = lambda z: total if plain else _effective_n(share, left_out, size, z, bound.weight is None)
     if not np.isfinite(effective(1.)).all(): return None, None
     together = _gram(left_out)
     scale = np.sqrt(np.outer(np.diag(together), np.diag(together)))
@@ -213,31 +213,29 @@ def _few_positives_interval(bound: BoundMetric, level: float, seed: int) -> Inte
     return Interval(bound.value, float(low), float(high), bound.n, f'wilson on {sides[0]} positives')
 
 def _unseen_loss_interval(bound: BoundMetric, level: float, seed: int) -> Interval|None:
-    "A mean loss, where a label has fewer than 5 items: its losses have hardly been seen, so an item that might have come is added to the spread."
+    "A mean loss, where a label has one item or two: its losses have hardly been seen, so an item that might have come is added to the spread."
     if bound.unit is not None or bound.runs or len(bound.target) < 2 or bound.value == 0: return None
-    rare = np.flatnonzero(np.bincount(bound.target, minlength=len(bound.labels)) < 5)
+    rare = np.flatnonzero(np.bincount(bound.target, minlength=len(bound.labels)) < 3)
     if not len(rare): return None
     might = [bound.spec.parts(np.full(len(bound.target), label), bound.score)[:, 0].mean() for label in rare]
     losses = np.r_[bound.parts[:, 0], might]
-    error, freedom = leave_one_out_error((losses.sum() - losses) / (len(losses) - 1))
-    half = np.exp(stdtrit(freedom, (1 + level) / 2) * error / bound.value)
+    error, _ = leave_one_out_error((losses.sum() - losses) / (len(losses) - 1))
+    half = np.exp(stdtrit(len(losses) - 1, (1 + level) / 2) * error / bound.value) # the item more is the heavy tail
     names = ' and '.join(str(bound.labels[i]) for i in rare[:3])
     return Interval(bound.value, bound.value / half, bound.value * half, bound.n, f'jackknife on the log scale with an item more of {names}')
 
-def _half_cells_interval(bound: BoundMetric, level: float, seed: int) -> Interval|None:
-    "Agreement of two labels where a cell of the confusion matrix has fewer than 5 items: half an item is added to each cell."
+def _posterior_interval(bound: BoundMetric, level: float, seed: int, draws: int = 20_000) -> Interval|None:
+    "Agreement of two labels where a cell of the confusion matrix has fewer than 10 items: quantiles of its posterior under Jeffreys' prior."
     if bound.unit is not None or bound.runs or len(bound.labels) != 2: return None
     counts = np.bincount(2 * bound.target + bound.score.argmax(1), minlength=4)
-    if counts.min() >= 5 or not np.isfinite(bound.value): return None
-    cells, counts = bound.spec.parts(np.array([0, 0, 1, 1]), np.eye(2)[[0, 1, 0, 1]]), counts + .5
-    centre, left_out = bound.spec.combine(counts @ cells), bound.spec.combine(counts @ cells - cells)
-    error, freedom = leave_one_out_error(left_out, counts)
-    half = stdtrit(freedom, (1 + level) / 2) * error / (1 - centre**2)
-    low, high = np.tanh(np.arctanh(centre) + np.array([-half, half]))
-    return Interval(bound.value, float(min(low, bound.value)), float(max(high, bound.value)), bound.n, "jackknife on Fisher's z scale, half an item added to each cell")
+    if counts.min() >= 10 or not np.isfinite(bound.value): return None
+    cells = bound.spec.parts(np.array([0, 0, 1, 1]), np.eye(2)[[0, 1, 0, 1]])
+    shares = np.random.default_rng(derive_seed(seed, 'posterior')).dirichlet(counts + .5, draws)
+    low, high = np.quantile(bound.spec.combine(shares @ cells), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(bound.value, float(min(low, bound.value)), float(max(high, bound.value)), bound.n, "posterior of the confusion matrix, Jeffreys' prior")
 
 _RARE = {'roc_auc': _rare_class_interval, 'pr_auc': _few_positives_interval, **dict.fromkeys(('log_loss', 'brier'), _unseen_loss_interval),
-         **dict.fromkeys(('mcc', 'kappa', 'kappa_linear', 'kappa_quadratic'), _half_cells_interval)}
+         **dict.fromkeys(('mcc', 'kappa', 'kappa_linear', 'kappa_quadratic'), _posterior_interval)}
 
 def _default_interval(bound: BoundMetric, level: float, seed: int = 0) -> Interval:
     "The method that covers best for this metric on these data."
