@@ -1,4 +1,4 @@
-"""`sft-nb init`, `audit`, `run`, `report`, `predict`: the main job from a terminal.
+"""`sft-nb init`, `audit`, `run`, `stress`, `report`, `evaluate`, `predict`: the main job from a terminal.
 
 The command `sft-nb` only calls the library: each sub-command is one function here, a few lines long. What a person gets
 wrong is answered with a sentence and exit code 1, without a traceback (`--debug` shows it). Ctrl-C leaves a run that the
@@ -97,13 +97,27 @@ def _evaluate_command(args) -> int:
     from sft_nb.report.page import save_page
     read = lambda path: Predictions.from_file(path, task=args.task, labels=args.labels, positive=args.positive)
     baselines = {Path(path).stem: read(path) for path in args.against}
-    evaluation = evaluate_predictions(read(args.predictions), baselines=baselines, valid=read(args.valid) if args.valid else None, metrics=args.metrics, by=args.by,
+    evaluation = evaluate_predictions(read(args.predictions), baselines=baselines, valid=read(args.valid) if args.valid else None, metrics=args.metrics, by=args.by, sensitive=args.sensitive,
                                       method=args.method, seed=args.seed, confidence_level=args.level, n_resamples=args.resamples,
                                       context=dict(run=dict(name=Path(args.predictions).stem), headline=args.metrics[0] if args.metrics else None))
     print_result(evaluation, args.metrics)
     if args.out:
         evaluation.save(args.out/'evaluation.json')
         print(f"Report: {save_page(evaluation, args.out/'report.html')}")
+    return 0
+
+def _stress_command(args) -> int:
+    "Ask a finished run what worse pictures do to it, and what it has forgotten."
+    import shutil
+    from sft_nb.bench.job import stress_run
+    from sft_nb.records import format_metrics
+    from sft_nb.train.run import Run
+    probe = {'none': '', '': 'cifar10' if shutil.which('npm') else 'traffic-lights'}.get(args.probe, args.probe)
+    corruptions = () if args.corruptions == ['none'] else args.corruptions
+    curves = stress_run(Run(args.run), probe=probe, corruptions=corruptions, max_items=args.items, probe_items=args.probe_items, seed=args.seed).curves
+    if 'robustness' in curves: print('\nRobustness', format_metrics(curves['robustness']).drop(columns=['label', 'slice']).to_string(index=False), sep='\n')
+    if 'forgetting' in curves: print('\nForgetting', curves['forgetting'].drop(columns=['confidence_level', 'method']).round(3).to_string(index=False), sep='\n')
+    print(f'\nReport: {Path(args.run)/"report.html"}')
     return 0
 
 def _predict_command(args) -> int:
@@ -133,6 +147,8 @@ def print_result(evaluation, # an `Evaluation`
     if s is not None and len(s := s[s.metric.isin(shown) & (s.p_value < 1 - s.confidence_level)]):
         print('\nSlices that differ from the rest, corrected for their number:')
         for r in s.itertuples(): print(f'  {r.metric} of {r.slice} − that of the rest: {r.gap:+.3f} [{r.gap_low:+.3f}, {r.gap_high:+.3f}], p = {r.p_value:.2g}')
+    f = evaluation.curves.get('fairness')
+    if f is not None: print('\nFairness:', *(f'  {r.metric} by {r.by}: {r.value:.3f} [{r.low:.3f}, {r.high:.3f}]. {r.reading}' for r in f.itertuples()), sep='\n')
     for r in evaluation.context.get('references', []): print(f"\nPublished: {r['name']}: {r['metric']} {r['value']:.4f}. {r.get('note', '')}")
     for note in evaluation.context.get('notes', []): print(f'\nNote: {note}')
     print()
@@ -172,6 +188,7 @@ def make_parser() -> argparse.ArgumentParser:
                    'group and seed if there are any; other columns are slices. Rankings also have query, forecasts score_0.5 and scale, texts prediction')
     p.add_argument('--against', action='append', default=[], metavar='FILE', help='predictions of a baseline for the same ids; may be given again')
     p.add_argument('--by', action='append', metavar='COLUMN', help='slice by this column; may be given again (default: all with 2 to 20 values)')
+    p.add_argument('--sensitive', action='append', metavar='COLUMN', help='measure fairness between the groups of this column; may be given again for their combinations')
     p.add_argument('--valid', metavar='FILE', help='predictions for the validation items, to choose a threshold on')
     p.add_argument('--metrics', nargs='+', metavar='NAME', help='the first is the headline (default: the usual ones of the task)')
     p.add_argument('--task', help='if the columns do not tell: single_label, multi_label, regression, text, ranking or forecast')
@@ -182,6 +199,13 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument('--resamples', type=int, default=2000, help='if bootstrapped (default: 2000)')
     p.add_argument('--seed', type=int, default=0, help='of the resamples (default: 0)')
     p.add_argument('--out', type=Path, metavar='DIR', help='write evaluation.json and report.html there')
+    p = add('stress', _stress_command, 'sft-nb stress runs/first --items 60')
+    p.add_argument('run', metavar='RUN', help='folder of a finished run; a stopped command goes on where it was')
+    p.add_argument('--items', type=int, default=120, help='test items to corrupt, 75 times each (default: 120)')
+    p.add_argument('--corruptions', nargs='+', metavar='NAME', help="some of the 15, or 'none' (default: all)")
+    p.add_argument('--probe', default='', metavar='DATA', help="labelled images that have nothing to do with the task: a folder, a table, cifar10, traffic-lights, or 'none' (default: cifar10 if npm is there)")
+    p.add_argument('--probe-items', type=int, default=800, help='of the probe set (default: 800)')
+    p.add_argument('--seed', type=int, default=0, help='of samples and corruptions (default: 0)')
     p = add('predict', _predict_command, 'sft-nb predict runs/first new/*.jpg --out said.csv')
     p.add_argument('run', metavar='RUN', help='folder of a finished run')
     p.add_argument('files', metavar='FILE', nargs='+', help='images')
@@ -196,7 +220,7 @@ def main(argv: list|None = None, # what was typed; that of the process if None
     if not args.debug: warnings.filterwarnings('ignore', category=FutureWarning)  # of libraries, to their developers
     try: return args.run_it(args)
     except KeyboardInterrupt:
-        print('\nStopped. Nothing is lost: the same command goes on with the last whole epoch.' if args.command in ('run', 'demo') else '\nStopped.', file=sys.stderr)
+        print('\nStopped. Nothing is lost: the same command goes on where it was.' if args.command in ('run', 'demo', 'stress') else '\nStopped.', file=sys.stderr)
         return 130
     except BrokenPipeError: return 0
     except (InputError, ImportError, OSError) as e:

@@ -93,6 +93,45 @@ def test_slider_moves_the_numbers(browser, saved, evaluation):
         panel.locator('select.split').select_option('valid')
         assert counts(panel) == valid.set_index('threshold').iloc[round(best*100)][['tp', 'fp', 'fn', 'tn']].tolist()
 
+def test_costs_move_with_slider_and_price(browser, saved, evaluation):
+    curve, valid = [evaluation.curves[k].set_index('threshold', drop=False) for k in ('threshold', 'threshold_valid')]
+    with opened(browser, saved) as page:
+        panel = tab(page, 'threshold')
+        said = lambda: [float(v) for v in re.findall(r'[\d.]+', panel.locator('.price').inner_text().split(':')[1])[:3]]
+        row = curve.iloc[50]
+        assert said()[0] == pytest.approx(1000*(row.fn + row.fp)/656, abs=.51)
+        panel.locator('.cost-0').fill('12'); panel.locator('.cost-0').press('Tab')
+        value, low, high = said()
+        assert value == pytest.approx(1000*(12*row.fn + row.fp)/656, abs=.51)
+        ends = np.array([[k/656, *wilson_interval(k, 656)] for k in (row.fn, row.fp)])
+        assert [low, high] == pytest.approx([value - np.hypot(12*(ends[0, 0] - ends[0, 1]), ends[1, 0] - ends[1, 1])*1000, value + np.hypot(12*(ends[0, 2] - ends[0, 0]), ends[1, 2] - ends[1, 0])*1000], abs=1)
+        panel.get_by_role('button', name='least cost on valid').click()
+        assert float(panel.locator('output').inner_text()) == pytest.approx((12*valid.fn + valid.fp).idxmin())
+        panel.locator('.cost-1').fill('-3'); panel.locator('.cost-1').press('Tab')
+        assert panel.locator('.cost-1').input_value() == '0', 'nothing costs less than nothing'
+
+def test_temperature_is_a_switch(browser, saved, evaluation):
+    with opened(browser, saved) as page:
+        panel = tab(page, 'calibration')
+        numbers = lambda: [float(v) for v in panel.locator('details table tbody tr').first.locator('td').all_inner_texts()]
+        panel.locator('summary').click()
+        columns = ['mean_score', 'observed', 'low', 'high', 'n']
+        assert numbers() == pytest.approx(evaluation.curves['reliability'][columns].iloc[0].tolist(), abs=6e-4, rel=1e-3)
+        panel.locator('.calibrated').check()
+        panel.locator('summary').click()
+        assert numbers() == pytest.approx(evaluation.curves['reliability_temperature'][columns].iloc[0].tolist(), abs=6e-4, rel=1e-3)
+        assert 'after temperature scaling' in panel.inner_text()
+
+def test_what_worse_pictures_do_and_what_is_forgotten(browser, saved, evaluation):
+    with opened(browser, saved) as page:
+        assert 'Something was forgotten: accuracy of a probe, stage 3 of 3' in page.inner_text('.cautions') and 'Corrupted pictures: the error rises from' in page.inner_text('.cautions')
+        panel, worst = tab(page, 'robustness'), evaluation.curves['corruptions'].sort_values('value').iloc[-1]
+        first = panel.locator('.forest').last.locator('tbody tr').first
+        assert first.get_attribute('data-key') == worst.corruption and float(first.locator('b').inner_text()) == pytest.approx(worst.value, abs=.006)
+        assert panel.locator('.heat tbody td').count() == 12
+        text = tab(page, 'forgetting').inner_text()
+        assert text.count('forgotten') == 1 and text.index('forgotten') > text.index('Stage 3 of 3')
+
 def test_intervals_of_the_slider_are_the_ones_of_evaluate(browser, saved, evaluation):
     with opened(browser, saved) as page:
         panel = tab(page, 'threshold')

@@ -21,6 +21,18 @@ READ = "print('python has', report.threshold, report.counts['tp'], report.cell, 
 SET = "report.tab, report.threshold, report.slice = 'threshold', .25, 'type=mono'"
 OPEN = "report.slice = ''; report.tab, report.cell = 'confusion', ['functional', 'defective']; report.item = report.examples.id[0]"
 
+COMPARE = '''
+import numpy as np
+from sft_nb.records import make_predictions
+from sft_nb.report.compare import compare_runs
+rng = np.random.default_rng(0)
+truth, shared = rng.integers(0, 2, 200), rng.normal(size=200)
+say = lambda strength: make_predictions(range(200), truth, 1/(1 + np.exp(-(strength*(2*truth - 1) + shared + .4*rng.normal(size=200)))), task='single_label', labels=['fine', 'broken'])
+comparer = compare_runs(dict(good=say(1.2), better=say(1.9)), metrics=['accuracy', 'roc_auc'])
+comparer
+'''
+DIFFERENCE = "print('python has', comparer.pair, f'{comparer.differences.difference[0]:+.3f}')"
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
@@ -31,7 +43,7 @@ def lab(tmp_path_factory):
     "A JupyterLab of its own, with no settings of this user, and one notebook."
     pytest.importorskip('jupyterlab')
     home = tmp_path_factory.mktemp('lab')
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c.strip()) for c in (SETUP, READ, SET, OPEN)],
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c.strip()) for c in (SETUP, READ, SET, OPEN, COMPARE, DIFFERENCE)],
                                             metadata=dict(kernelspec=dict(name='python3', display_name='Python 3'))), home/'report.ipynb')
     port, dirs = free_port(), {k: str(home/k.lower()) for k in ('JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR', 'IPYTHONDIR', 'JUPYTERLAB_SETTINGS_DIR', 'JUPYTERLAB_WORKSPACES_DIR')}
     with open(home/'log.txt', 'w') as log:
@@ -99,4 +111,19 @@ def test_hand_and_python_see_the_same(lab, browser, root):
     assert not dialog.is_visible()
     assert page.evaluate('document.querySelector(".sft-report").scrollWidth <= document.querySelector(".sft-report").clientWidth')
     assert wrong == []
+    page.close()
+
+def test_the_comparer_shows_the_paired_difference(lab, browser, root):
+    page = browser.new_page(viewport=dict(width=1400, height=1500))
+    page.goto(lab)
+    page.wait_for_selector('text=/\\| Idle/', timeout=90_000)
+    run_cell(page, 4)
+    report = page.locator('.sft-report').last
+    report.locator('[data-tab=pairs]').click(timeout=60_000)
+    report.locator('.pair-0').select_option('better')
+    shown = report.locator('[data-key=accuracy] b').inner_text()
+    page.screenshot(path=root/'artefacts'/'comparer-jupyterlab.png')
+    page.wait_for_timeout(500)
+    said = run_cell(page, 5).inner_text()
+    assert "['better', 'good']" in said and shown.startswith('+') and abs(float(said.split()[-1]) - float(shown)) < .006
     page.close()

@@ -24,6 +24,7 @@ from .metrics import select_metrics
 from .intervals import estimate_metrics
 from .compare import adjust_holm, compare_predictions
 from .slices import slice_metrics, slice_tables
+from .fairness import group_rates, measure_fairness
 from .curves import precision_recall_curve, reliability_curve, roc_curve, threshold_curve
 from .calibration import calibration_tables
 from .errors import error_tables, sample_examples
@@ -93,6 +94,7 @@ def evaluate_predictions(preds: Predictions, # of the test split
                          valid: Predictions|None = None, # of the validation split: what a threshold may be chosen on
                          metrics=None, # names or `MetricSpec`s; None for all that suit the task
                          by=None, # slice columns; None for all with 2 to 20 values
+                         sensitive=None, # a column, or several whose combinations are the groups between which fairness is measured; two labels, the second the favourable one
                          weighted: bool = False, # count items by `preds.weight`
                          method: str|None = None, # 'BCa' or 'percentile' to bootstrap all; None chooses for each metric
                          confidence_level: float = .95, # in (0, 1)
@@ -109,6 +111,7 @@ def evaluate_predictions(preds: Predictions, # of the test split
                        slice_metrics(preds, specs, by=by, weighted=weighted, method=method, **kw)], ignore_index=True)
     compared = _compare_all(preds, baselines or {}, specs, weighted=weighted, method=method and 'percentile', **kw)
     curves = slice_tables(preds, specs, by=by, seed=seed, weighted=weighted, confidence_level=confidence_level)
+    if sensitive: curves |= dict(fairness=measure_fairness(preds, sensitive, confidence_level=confidence_level), group_rates=group_rates(preds, sensitive, confidence_level=confidence_level))
     notes = _notes(table)
     if preds.seed is not None:
         first, *others = preds.by_seed()

@@ -195,6 +195,10 @@ class Robustness:
         table = self.corruptions[self.corruptions.may_be_worst]
         return tuple(table.sort_values('value', ascending=False).corruption)
 
+    def tables(self) -> dict: # name → table, for `Evaluation.curves`
+        "What a report shows of robustness."
+        return dict(robustness=self.metrics, corruptions=self.corruptions, robustness_cells=self.cells)
+
     def to_dict(self) -> dict: # lists of rows
         "Plain values, ready for JSON."
         return {k: json.loads(getattr(self, k).to_json(orient='records', double_precision=15)) for k in ('cells', 'corruptions', 'metrics')}

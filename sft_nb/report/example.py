@@ -23,6 +23,8 @@ from PIL import Image
 
 from ..core import derive_seed
 from ..evaluate.evaluation import evaluate_predictions, majority_baseline
+from ..evaluate.forgetting import measure_forgetting
+from ..evaluate.robustness import evaluate_robustness
 from ..records import Evaluation, make_predictions
 
 # %% ../../nbs/63_report.example.ipynb #0d7cb916
@@ -110,11 +112,25 @@ def _context(n_valid, n_test, seed) -> dict:
     "What the run of an imaginary detector leaves behind."
     published = dict(metric='accuracy', source='https://doi.org/10.1016/j.solener.2019.02.067', note='Deitsch 2019; other images, other split')
     return dict(run=dict(name='Solar cells, an example', backbone='an imaginary detector', n_train=1574, n_valid=n_valid, n_test=n_test, seconds=412.),
-                history=_history_rows(), audit=_audit_table(), test_reads=1,
+                history=_history_rows(), audit=_audit_table(), test_reads=1, stress=dict(items=120, baseline='linear probe', probe='cats and dogs'),
                 references=[dict(name='VGG-19, fine-tuned', value=.8842, **published), dict(name='SVM on features', value=.8244, **published)],
                 provenance=dict(code=dict(sft_nb='0.1.0', commit='none'), data=dict(sha256='9f2c…', split='stratified by target and type, seed 0'), seeds=dict(run=seed)),
                 licences=[dict(what='pictures', licence='CC0', source='drawn by sft_nb'), dict(what='scores', licence='CC0', source='drawn by sft_nb')],
                 notes=['An imaginary detector on drawn pictures: nothing here says anything about a real one.'])
+
+def _stress(d, score, seed, n=120) -> dict:
+    "What worse pictures do to the detector, and what it has forgotten of others."
+    rng, few = np.random.default_rng(derive_seed('stress', seed)), d.head(n)
+    conditions = {(c, s): harm*s/5 for c, harm in dict(gaussian_noise=5., motion_blur=2.5, brightness=.6, jpeg_compression=1.).items() for s in (1, 3, 5)}
+    def worse(column):
+        log_odds = np.log(few[column]/(1 - few[column]))
+        return {key: score(few.assign(worse=1/(1 + np.exp(-log_odds - harm*rng.normal(.6, 1, n)))), 'worse') for key, harm in conditions.items()}
+    robust = evaluate_robustness(score(d, 'score'), worse('score'), baseline=(score(d, 'probe'), worse('probe')), seed=0)
+    y, layers = rng.integers(0, 2, 400), {}
+    for layer, lost in {'stage 1 of 3': .05, 'stage 2 of 3': .3, 'stage 3 of 3': 1.5}.items():
+        x = 2.5*y - 1.25 + rng.normal(size=400)
+        layers[layer] = [make_predictions(range(400), y, 1/(1 + np.exp(-v)), task='single_label', labels=['cat', 'dog']) for v in (x, x + lost*rng.normal(size=400))]
+    return robust.tables() | dict(forgetting=measure_forgetting(probes=layers, seed=0))
 
 def example_evaluation(folder: str|Path, # where the pictures are drawn
                        *,
@@ -131,4 +147,4 @@ def example_evaluation(folder: str|Path, # where the pictures are drawn
     baselines = {'majority class': majority_baseline(v.truth.to_numpy(), preds), 'linear probe': score(d, 'probe')}
     evaluation = evaluate_predictions(preds, seed=seed, baselines=baselines, valid=score(v, 'score'), context=_context(len(v), n, seed),
                                       inputs={i: str(Path(folder)/f'{i}.png') for i in d.id})
-    return replace(evaluation, examples=_draw_examples(evaluation.examples, per_cell, size), verdict=_verdict_rows(evaluation.metrics))
+    return replace(evaluation, examples=_draw_examples(evaluation.examples, per_cell, size), verdict=_verdict_rows(evaluation.metrics), curves=evaluation.curves | _stress(d, score, seed))

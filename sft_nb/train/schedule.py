@@ -100,13 +100,15 @@ class RecordHistory(Callback):
     def after_epoch(self):
         stage = self.follow_plan.stage
         train_loss = float(np.average([l.item() for l in self.losses], weights=self.counts))
-        self.add(self.learn, self.first_epoch + self.epoch, stage.freeze_to, train_loss, self.recorder.values[-1][1], self.opt.hypers[-1]['lr'], self.started)
+        groups = len(self.opt.hypers)
+        rates = [h['lr'] if g >= stage.freeze_to % groups else 0. for g, h in enumerate(self.opt.hypers)]
+        self.add(self.learn, self.first_epoch + self.epoch, stage.freeze_to, train_loss, self.recorder.values[-1][1], rates, self.started)
 
-    def add(self, learn, epoch, freeze_to, train_loss, valid_loss, lr, started):
-        "A row with `epoch`, `freeze_to`, `train_loss`, `valid_loss`, `lr` and the seconds since `started`; the metrics are those of the validation pass of `learn` that has just ended."
+    def add(self, learn, epoch, freeze_to, train_loss, valid_loss, rates, started):
+        "A row with `epoch`, `freeze_to`, `train_loss`, `valid_loss`, `lr` of the head, `lr_0` and so on of the layer groups before it, and the seconds since `started`; the metrics are those of the validation pass of `learn` that has just ended."
         scores = learn.score_valid.scores if hasattr(learn, 'score_valid') else {}
         self.rows.append(dict(epoch=epoch, freeze_to=freeze_to, train_loss=train_loss, valid_loss=float(valid_loss), **scores,
-                              lr=float(lr), seconds=clock.perf_counter() - started))
+                              lr=float(rates[-1]), **{f'lr_{g}': float(r) for g, r in enumerate(rates[:-1])}, seconds=clock.perf_counter() - started))
 
 class ShowProgress(Callback):
     "One bar for the whole plan, with the time left."
@@ -151,7 +153,7 @@ def _score_start(learn, best, record):
     "The validation split before the first step, as epoch -1."
     started = clock.perf_counter()
     with learn.no_bar(), learn.no_logging(): loss = learn.validate()[0]
-    record.add(learn, -1, 0, np.nan, loss, 0., started)
+    record.add(learn, -1, 0, np.nan, loss, [0.], started)
     best.learn = learn
     if best.monitor in record.rows[0]: best.consider(record.rows[0][best.monitor], -1)
 

@@ -298,6 +298,12 @@ function lightbox(ctx) { // one picture large, next and previous by arrow keys
 const titleOf = (ctx, metric) => ctx.data.about[metric]?.title || String(metric).replaceAll('_', ' ');
 const lowerIsBetter = (ctx, metric) => ctx.data.about[metric]?.better === 'lower';
 
+function drawComparedHead(ctx) {
+  const { data } = ctx;
+  return [h('header', {}, h('p', { class: 'eyebrow' }, 'Comparison'), h('h1', {}, user(data.title)), h('p', { class: 'facts-line' }, `${plural(data.models.length, 'model')} on the same ${plural(data.n, 'test item')}`)),
+    h('section', { class: 'card verdict none' }, h('h2', {}, h('span', {}, user(data.verdict.words))))];
+}
+
 function drawHead(ctx) {
   const { data } = ctx, run = data.run;
   const kind = { single_label: 'single label', multi_label: 'multi-label', regression: 'regression' }[data.task] || data.task;
@@ -372,10 +378,8 @@ const lead = (...text) => h('p', { class: 'lead' }, ...text);
 function drawComparisons(ctx) {
   const { data } = ctx;
   const row = c => {
-    const up = (c.difference > 0) !== lowerIsBetter(ctx, c.metric), d = { value: c.difference, low: c.low, high: c.high };
-    return { ...d, name: titleOf(ctx, c.metric), sub: `${fixed(c.value, digitsOf(d))} against ${fixed(c.baseline_value, digitsOf(d))}`, tone: !c.shown ? 'other' : up ? 'good' : 'bad', key: `${c.metric}/${c.baseline}`,
-      text: [h('b', {}, fixed(c.difference, digitsOf(d), true)), ' ', interval(d, true), known(c.difference) && h('span', { class: c.shown ? (up ? 'right' : 'wrong') : 'unsure' }, c.shown ? (up ? ' better' : ' worse') : ' not shown'),
-        h('small', {}, [known(c.p_value) && (c.p_value < .001 ? 'p < 0.001' : `p = ${c.p_value.toFixed(3)}`), how(c)].filter(Boolean).join(' · '))] };
+    const d = { low: c.low, high: c.high };
+    return { ...differenceRow(ctx, c), name: titleOf(ctx, c.metric), sub: `${fixed(c.value, digitsOf(d))} against ${fixed(c.baseline_value, digitsOf(d))}`, key: `${c.metric}/${c.baseline}` };
   };
   const against = [...new Set(data.comparisons.map(c => c.baseline))].map(baseline => {
     const all = data.comparisons.filter(c => c.baseline === baseline).sort((a, b) => (b.metric === data.headline) - (a.metric === data.headline));
@@ -433,6 +437,17 @@ function drawThreshold(ctx) {
   const best = rows => rows.reduce((a, b) => (ratesAt(b, data.z).balanced_accuracy.value || 0) > (ratesAt(a, data.z).balanced_accuracy.value || 0) + 1e-12 ? b : a);
   const slider = h('input', { type: 'range', class: 'threshold', min: 0, max: 1, step: .01, 'aria-label': `threshold on the probability of ${positive}`, oninput: () => ctx.set('threshold', Number(slider.value)) });
   const output = h('output', { class: 'threshold-value' }), numbers = h('div', { class: 'rates' }), four = h('div', { class: 'four' });
+  const costs = ['missed', 'false alarm'].map((what, i) => h('input', { type: 'number', min: 0, step: 'any', class: `cost-${i}`, 'aria-label': `cost of one ${what}`, onchange: e => {
+    const value = Math.max(0, Number(e.target.value) || 0);
+    ctx.set('costs', ctx.get('costs').map((c, k) => k === i ? value : c));
+  } }));
+  const price = h('p', { class: 'price', role: 'status' }), cheapest = h('span');
+  const costOf = row => { const n = row.tp + row.fn + row.fp + row.tn, [a, b] = ctx.get('costs'); return (a * row.fn + b * row.fp) / n; };
+  const costAt = row => { // MOVER over the Wilson intervals of two shares; per 1,000 items
+    const n = row.tp + row.fn + row.fp + row.tn, [a, b] = ctx.get('costs'), miss = wilson(row.fn, n, data.z), alarm = wilson(row.fp, n, data.z), value = 1000 * costOf(row);
+    const reach = end => 1000 * Math.hypot(a * (miss[end] - miss.value), b * (alarm[end] - alarm.value));
+    return { value, low: Math.max(0, value - reach('low')), high: value + reach('high'), n };
+  };
   const set = (value, text) => h('button', { type: 'button', class: 'small', onclick: () => ctx.set('threshold', value) }, text);
   const chosen = valid && best(valid).threshold;
   const names = [['recall', 'blue'], ['precision', 'red'], ['specificity', 'green'], ['balanced_accuracy', 'ink']];
@@ -464,16 +479,22 @@ function drawThreshold(ctx) {
     numbers.replaceChildren(forest(order.map(name => ({ ...rates[name], name: titleFor(name), sub: about[name], key: name, how: `n ${count(rates[name].n)}` })), { domain: [0, 1] }));
     const box = (n, text, tone) => h('div', { class: tone }, h('b', { 'data-count': text }, count(n)), h('span', {}, text));
     four.replaceChildren(box(row.tp, 'true positives', 'hit'), box(row.fn, 'missed', 'miss'), box(row.fp, 'false alarms', 'miss'), box(row.tn, 'true negatives', 'hit'));
+    costs.forEach((input, i) => { input.value = ctx.get('costs')[i]; });
+    price.replaceChildren('Cost of 1,000 items: ', h('b', {}, withInterval(costAt(row))), `, ${percent(data.level)} interval, on the ${split} split.`);
+    const least = valid && valid.reduce((a, b) => costOf(b) < costOf(a) - 1e-12 ? b : a).threshold;
+    cheapest.replaceChildren(...(valid ? [set(least, `least cost on valid: ${fixed(least, 2)}`)] : []));
     [lines, roc, pr].forEach(f => f && f.redraw());
   };
   ctx.on('threshold', draw);
+  ctx.on('costs', draw);
   const clustered = data.metrics.some(r => /cluster|group/i.test(r.method || ''));
   return [lead('An item is called ', user(positive), ' when its probability is at least the threshold. ', valid ? 'Choose on the valid split, then read the test split: choosing on test flatters the result.' : 'Choosing it here means choosing on the test split, which flatters the result.'),
     h('div', { class: 'control' }, h('label', { class: 'slide' }, h('span', {}, 'Threshold ', output), slider),
       h('div', { class: 'row' }, set(.5, 'reset to 0.50'), known(chosen) && set(chosen, `best balanced accuracy on valid: ${fixed(chosen, 2)}`),
         valid && chooser(ctx, 'Counts of', [['test', 'test split'], ['valid', 'valid split']], split, v => { split = v; draw(); }, { class: 'split' }))),
+    h('div', { class: 'control' }, h('div', { class: 'row' }, h('label', { class: 'chooser' }, `One missed ${positive} costs`, costs[0]), h('label', { class: 'chooser' }, 'one false alarm costs', costs[1]), cheapest), price),
     h('div', { class: 'two' }, h('div', {}, four, numbers), h('div', {}, lines)),
-    h('p', { class: 'note' }, `${percent(data.level)} intervals: Wilson for shares, Newcombe for balanced accuracy, Wilson through tp / (tp + fp + fn) for F1.${clustered ? ' They take items as independent; the metrics tab respects groups and is the one to quote.' : ''}`),
+    h('p', { class: 'note' }, `${percent(data.level)} intervals: Wilson for shares, Newcombe for balanced accuracy, Wilson through tp / (tp + fp + fn) for F1, Newcombe for costs.${clustered ? ' They take items as independent; the metrics tab respects groups and is the one to quote.' : ''}`),
     (roc || pr) && h('div', { class: 'two' }, roc, pr)];
 }
 const titleFor = name => ({ f1: 'F1' }[name] || name.replaceAll('_', ' ').replace(/^./, c => c.toUpperCase()));
@@ -523,21 +544,27 @@ function drawSlices(ctx) {
   return [lead('The same metric on parts of the test set. The dashed line is the value on all items.'),
     h('div', { class: 'row' }, chooser(ctx, 'Metric', metrics.map(m => [m, titleOf(ctx, m)]), metric, v => { metric = v; draw(); }, { class: 'slice-metric' }),
       columns.length > 1 && chooser(ctx, 'Column', [['', 'all columns'], ...columns.map(c => [c, c])], '', v => { column = v; draw(); }, { class: 'slice-column' })), holder, picked,
-    ...tablesOf(ctx, { weak_slices: 'Weak corners: found on one half of the items, confirmed on the other' })];
+    ...tablesOf(ctx, { fairness: 'Fairness between groups: differences of 0 and ratios of 1 are parity', group_rates: 'How each group fares', weak_slices: 'Weak corners: found on one half of the items, confirmed on the other' })];
 }
 
 function drawCalibration(ctx) {
-  const { data } = ctx, rows = data.curves.reliability, most = Math.max(...rows.map(r => r.n));
+  const { data } = ctx, mended = data.curves.reliability_temperature, holder = h('div'), draw = () => {
+  const after = mended && ctx.get('calibrated'), rows = after ? mended : data.curves.reliability, most = Math.max(...rows.map(r => r.n));
   const binary = data.task === 'single_label' && data.labels.length === 2;
   const x = binary ? `probability given to ${data.labels[1]}` : 'probability given to the prediction', y = binary ? `share that truly is ${data.labels[1]}` : 'share that was right';
   const scores = data.metrics.filter(r => !r.label && !r.slice && /log_loss|brier|calibration|ece/.test(r.metric)).map(r => ({ ...r, name: titleOf(ctx, r.metric), sub: data.about[r.metric]?.about, how: how(r), key: r.metric }));
   const off = rows.filter(r => r.low > r.mean_score || r.high < r.mean_score).length;
-  return [lead(`When the model says 80 %, is it right in 80 % of cases? Of ${plural(rows.length, 'bin')}, ${count(off)} ${off === 1 ? 'has an interval that misses' : 'have intervals that miss'} the diagonal.`),
+  holder.replaceChildren(lead(`When the model says 80 %, is it right in 80 % of cases? Of ${plural(rows.length, 'bin')}, ${count(off)} ${off === 1 ? 'has an interval that misses' : 'have intervals that miss'} the diagonal${after ? ' after temperature scaling' : ''}.`),
     h('div', { class: 'two' },
-      figure(ctx, 'Reliability', width => lineChart(width, { height: 320, x: { domain: [0, 1], label: x }, y: { domain: [0, 1], label: y }, label: 'Reliability curve; the numbers are in the table below.',
-        series: [{ tone: 'faint', dash: true, points: [[0, 0], [1, 1]] }, { tone: 'blue', dots: true, points: rows.map(r => [r.mean_score, r.observed]), band: rows.map(r => [r.mean_score, r.low, r.high]) }] }), `Band: ${percent(data.level)} intervals. On the diagonal, probabilities are frequencies.`),
-      h('div', {}, figure(ctx, 'Items in each bin', width => bars(width, rows.map(r => ({ x: r.mean_score, n: r.n })), most, x)), scores.length > 0 && forest(scores, { domain: niceDomain(scores.flatMap(r => [r.low, r.high, r.value]), { zero: true }), caption: 'Lower is better ↓' }))),
-    h('details', {}, h('summary', {}, 'The numbers'), table(ctx, rows.map(r => ({ 'mean score': r.mean_score, observed: r.observed, low: r.low, high: r.high, n: r.n })), { caption: 'Reliability' })),
+      figure(ctx, after ? 'Reliability, after temperature scaling' : 'Reliability', width => lineChart(width, { height: 320, x: { domain: [0, 1], label: x }, y: { domain: [0, 1], label: y }, label: 'Reliability curve; the numbers are in the table below.',
+        series: [{ tone: 'faint', dash: true, points: [[0, 0], [1, 1]] }, after && { name: 'before', tone: 'faint', points: data.curves.reliability.map(r => [r.mean_score, r.observed]) },
+          { name: after && 'after', tone: 'blue', dots: true, points: rows.map(r => [r.mean_score, r.observed]), band: rows.map(r => [r.mean_score, r.low, r.high]) }].filter(Boolean) }), `Band: ${percent(data.level)} intervals. On the diagonal, probabilities are frequencies.`),
+      h('div', {}, figure(ctx, 'Items in each bin', width => bars(width, rows.map(r => ({ x: r.mean_score, n: r.n })), most, x)), scores.length > 0 && forest(scores, { domain: niceDomain(scores.flatMap(r => [r.low, r.high, r.value]), { zero: true }), caption: after ? 'Before scaling. Lower is better ↓' : 'Lower is better ↓' }))),
+    h('details', {}, h('summary', {}, 'The numbers'), table(ctx, rows.map(r => ({ 'mean score': r.mean_score, observed: r.observed, low: r.low, high: r.high, n: r.n })), { caption: 'Reliability' })));
+  };
+  const box = h('input', { type: 'checkbox', class: 'calibrated', onchange: () => ctx.set('calibrated', box.checked) });
+  ctx.on('calibrated', () => { box.checked = Boolean(ctx.get('calibrated')); draw(); });
+  return [mended && h('label', { class: 'switch' }, box, ' Temperature scaling, fitted on the valid split'), holder,
     tablesOf(ctx, { calibration: 'How far probabilities are from frequencies', calibrated: 'What a calibrator fitted on the valid split changes on the test split' })];
 }
 
@@ -545,13 +572,13 @@ function bars(width, rows, most, label) {
   const height = 150, left = 44, right = 14, top = 22, bottom = 38, W = width - left - right, H = height - top - bottom, wide = Math.min(26, W / (rows.length + 1) * .8);
   return s('svg', { class: 'lines', viewBox: `0 0 ${width} ${height}`, width, height, role: 'img', 'aria-label': 'Number of items in each bin' },
     niceTicks(0, 1, 5).map(t => s('text', { class: 'tick', x: left + W * t, y: top + H + 17, 'text-anchor': 'middle' }, t.toFixed(1))), s('line', { class: 'grid', x1: left, x2: left + W, y1: top + H, y2: top + H }),
-    rows.map(r => { const tall = H * r.n / most; return [s('rect', { class: 'column', x: left + W * r.x - wide / 2, width: wide, y: top + H - tall, height: tall }), s('text', { class: 'tick', x: left + W * r.x, y: top + H - tall - 4, 'text-anchor': 'middle' }, count(r.n))]; }),
+    rows.map((r, i) => { const tall = H * r.n / most, room = !i || W * (r.x - rows[i - 1].x) > 22; return [s('rect', { class: 'column', x: left + W * r.x - wide / 2, width: wide, y: top + H - tall, height: tall }), room && s('text', { class: 'tick', x: left + W * r.x, y: top + H - tall - 4, 'text-anchor': 'middle' }, count(r.n))]; }),
     s('text', { class: 'title', x: left + W, y: height - 4, 'text-anchor': 'end' }, label));
 }
 
 function drawTraining(ctx) {
-  const rows = ctx.data.history, at = rows.map((r, i) => known(r.epoch) ? r.epoch : i), own = new Set(['epoch', 'stage', 'train_loss', 'valid_loss', 'lr', 'seconds', 'kept']);
-  const keys = [...new Set(rows.flatMap(r => Object.keys(r)))], more = keys.filter(k => !own.has(k) && rows.some(r => known(r[k])));
+  const rows = ctx.data.history, at = rows.map((r, i) => known(r.epoch) ? r.epoch : i), own = new Set(['epoch', 'stage', 'train_loss', 'valid_loss', 'lr', 'seconds', 'kept']), isRate = k => /^lr_\d+$/.test(k);
+  const keys = [...new Set(rows.flatMap(r => Object.keys(r)))], more = keys.filter(k => !own.has(k) && !isRate(k) && rows.some(r => known(r[k])));
   const stages = rows.map((r, i) => ({ x: at[i], label: r.stage })).filter((m, i) => m.label && (!i || m.label !== rows[i - 1].stage));
   const domain = [Math.min(...at), Math.max(...at, Math.min(...at) + 1)], ticks = niceTicks(...domain, 8).filter(Number.isInteger);
   const x = { domain, label: 'epoch', ticks, format: v => v < 0 ? 'start' : String(v) }, take = key => rows.map((r, i) => [at[i], r[key]]);
@@ -559,12 +586,56 @@ function drawTraining(ctx) {
   const chart = (title, label, list, zero) => figure(ctx, title, width => lineChart(width, { x, y: { domain: niceDomain(list.flatMap(l => l.points.map(p => p[1])), { zero }), label, format: label === 'learning rate' ? v => v ? v.toExponential(1).replace('.0e', 'e').replace('e-', 'e−') : '0' : undefined },
     label: `${title}; the numbers are in the table below.`, marks: stages.map((m, i) => ({ ...m, tone: 'soft' })), series: list }));
   const losses = [['train_loss', 'train', 'ink'], ['valid_loss', 'valid', 'blue']].filter(([k]) => has(k)).map(([k, name, tone]) => ({ name, tone, dots: true, points: take(k) }));
+  const rates = keys.filter(k => isRate(k) && has(k)), faint = i => i === 0 ? 'red' : 'faint';
+  const groups = [...rates.map((k, i) => ({ name: i === 0 ? 'first layers' : '', tone: faint(i), points: take(k) })), { name: rates.length ? 'head' : '', tone: 'blue', dots: true, points: take('lr') }];
+  const gap = rows.map((r, i) => [at[i], known(r.train_loss) && known(r.valid_loss) ? r.valid_loss - r.train_loss : null]);
   const seconds = sum(rows.map(r => r.seconds || 0)), kept = rows.findIndex(r => r.kept);
   return [lead(`${plural(rows.length, 'epoch')}${seconds ? ` in ${duration(seconds)}` : ''}. ${stages.length > 1 ? 'Vertical lines mark the start of a stage.' : ''}${kept < 0 ? '' : at[kept] < 0 ? ' The weights from before the first were kept.' : ` The weights of epoch ${at[kept]} were kept.`}`),
     h('div', { class: 'two' }, losses.length > 0 && chart('Loss', 'loss', losses, false),
       more.length > 0 && chart('On the valid split', 'value', more.slice(0, 4).map((k, i) => ({ name: titleOf(ctx, k), tone: tones[i], dots: true, points: take(k) }))),
-      has('lr') && chart('Learning rate', 'learning rate', [{ name: '', tone: 'blue', dots: true, points: take('lr') }], true)),
+      gap.filter(p => known(p[1])).length > 1 && chart('Gap: valid minus train loss', 'loss', [{ name: '', tone: 'ink', dots: true, points: gap }], true),
+      has('lr') && chart(rates.length ? `Learning rate of ${rates.length + 1} layer groups, at the end of each epoch` : 'Learning rate', 'learning rate', groups, true)),
     h('details', {}, h('summary', {}, 'The numbers'), table(ctx, rows, { caption: 'History' }))];
+}
+
+const plainName = text => String(text).replaceAll('_', ' ').replace(/^jpeg\b/, 'JPEG').replace(/^./, c => c.toUpperCase());
+const shownBy = r => known(r.p_value) && r.p_value < 1 - r.confidence_level;
+
+function drawRobustness(ctx) {
+  const { curves, stress = {} } = ctx.data, all = curves.robustness, rows = [...(curves.corruptions || [])].sort((a, b) => b.value - a.value), cells = curves.robustness_cells || [];
+  const find = name => all.find(r => r.metric === name), clean = find('clean_error'), mean = find('mean_corruption_error'), ratio = rows.some(r => known(r.ratio));
+  const baseline = stress.baseline || 'the baseline', what = rows.length ? plainName(rows[0].metric).toLowerCase() : 'error';
+  const names = { clean_error: ['As they are', what], mean_corruption_error: ['Corrupted', `mean ${what} over all conditions`], mean_error_increase: ['Increase', 'corrupted minus as they are'],
+    mce: ['mCE', `${what} in units of that of ${baseline} under the same corruption; above 1 is worse`], relative_mce: ['Relative mCE', `increase in units of that of ${baseline}`] };
+  const row = r => ({ ...r, name: names[r.metric]?.[0] || plainName(r.metric), sub: names[r.metric]?.[1], how: how(r), key: r.metric, plain: r.metric === 'mean_error_increase' });
+  const shares = all.filter(r => !/mce/.test(r.metric)).map(row), ratios = all.filter(r => /mce/.test(r.metric) && known(r.value)).map(row);
+  const severities = [...new Set(cells.filter(c => c.severity > 0).map(c => c.severity))].sort((a, b) => a - b), at = new Map(cells.map(c => [`${c.corruption}/${c.severity}`, c]));
+  const most = Math.max(...cells.map(c => c.value).filter(known), 1e-9);
+  return [lead(`What bad pictures do: ${plural(rows.length, 'corruption')} of ${count(clean?.n)} test items${severities.length ? `, each at ${plural(severities.length, 'severity', 'severities')}` : ''}. Lower is better.`),
+    forest(shares, { domain: niceDomain([0, ...shares.flatMap(r => [r.low, r.high, r.value])]), guide: clean?.value, caption: `${plainName(what)} ↓` }),
+    ratios.length > 0 && forest(ratios, { domain: niceDomain([1, ...ratios.flatMap(r => [r.low, r.high, r.value])]), guide: 1, caption: ['Against ', user(baseline), ', whose value is 1 ↓'] }),
+    h('h3', {}, 'By corruption'), forest(rows.map(r => ({ ...r, name: plainName(r.corruption), key: r.corruption, tone: shownBy(r) && r.difference > 0 ? 'bad' : 'model', how: how(r),
+      sub: [`${fixed(r.difference, 3, true)} [${fixed(r.difference_low, 3, true)},\u00a0${fixed(r.difference_high, 3, true)}] over clean`, ratio && known(r.ratio) && `; × ${fixed(r.ratio, 2)} [${fixed(r.ratio_low, 2)},\u00a0${fixed(r.ratio_high, 2)}] ${baseline}`, r.may_be_worst && '; may be the worst'] })),
+    { domain: niceDomain([0, ...rows.flatMap(r => [r.low, r.high])]), guide: clean?.value, caption: `Mean over severities; the dashed line is without corruption. Red: shown to be worse than that` }),
+    cells.length > 1 && h('details', { open: true }, h('summary', {}, 'Every condition'), h('div', { class: 'wide', tabindex: 0, role: 'group', 'aria-label': 'every condition' },
+      h('table', { class: 'matrix heat' }, h('thead', {}, h('tr', {}, h('td', {}, h('span', { class: 'corner' }, 'severity →')), severities.map(v => h('th', { scope: 'col' }, String(v))))),
+        h('tbody', {}, rows.map(r => h('tr', {}, h('th', { scope: 'row' }, plainName(r.corruption)), severities.map(v => {
+          const c = at.get(`${r.corruption}/${v}`);
+          return h('td', { class: 'miss', vars: { '--share': c && known(c.value) ? (c.value / most).toFixed(3) : 0 } }, h('span', {}, h('b', {}, c ? fixed(c.value, 2) : '–'), c && h('small', {}, `${fixed(c.low, 2)}–${fixed(c.high, 2)}`)));
+        }))))))),
+    known(mean?.n) && h('p', { class: 'note' }, 'Intervals are about new items of the same kind under these corruptions. Others may hurt more.')];
+}
+
+function drawForgetting(ctx) {
+  const rows = ctx.data.curves.forgetting, { stress = {} } = ctx.data, moved = rows.filter(r => known(r.base)), same = rows.filter(r => !known(r.base));
+  const changes = moved.map(r => {
+    const d = { value: r.value, low: r.low, high: r.high }, bad = shownBy(r) && r.high < 0;
+    return { ...d, name: plainName(r.of), sub: `${plainName(r.measure).toLowerCase()}: ${fixed(r.base, 3)} before, ${fixed(r.tuned, 3)} after`, tone: bad ? 'bad' : shownBy(r) && r.low > 0 ? 'good' : 'other', key: r.of,
+      text: [h('b', {}, fixed(r.value, digitsOf(d), true)), ' ', interval(d, true), h('span', { class: bad ? 'wrong' : 'unsure' }, bad ? ' forgotten' : shownBy(r) ? ' better' : ' not shown')], how: how(r) };
+  });
+  return [lead('What the model could do before fine-tuning, and can do now', stress.probe ? [': asked about ', user(stress.probe), ', which has nothing to do with the task'] : '', '.'),
+    changes.length > 0 && forest(changes, { domain: niceDomain([0, ...changes.flatMap(r => [r.low, r.high])]), guide: 0, columns: ['A linear probe on the features of', 'after minus before [interval]'], caption: 'Below 0: information was lost. p-values by Holm' }),
+    same.length > 0 && forest(same.map(r => ({ ...r, name: plainName(r.of), sub: r.measure, how: how(r), key: `${r.measure}/${r.of}` })), { domain: niceDomain([...same.flatMap(r => [r.low, r.high, r.value])], { one: true, pad: 0 }), guide: 1, caption: 'Likeness with the base model: 1 is unchanged' })];
 }
 
 function drawData(ctx) {
@@ -585,9 +656,75 @@ function drawProvenance(ctx) {
     data.licences.length > 0 && [h('h3', {}, 'Licences'), table(ctx, data.licences)], !Object.keys(data.run).length && !Object.keys(data.provenance).length && h('p', { class: 'note' }, 'Nothing was recorded.')];
 }
 
+// ---------------------------------------------------------------- several runs, in pairs
+
+const differenceRow = (ctx, c) => {
+  const up = (c.difference > 0) !== lowerIsBetter(ctx, c.metric), d = { value: c.difference, low: c.low, high: c.high };
+  return { ...d, tone: !c.shown ? 'other' : up ? 'good' : 'bad',
+    text: [h('b', {}, fixed(c.difference, digitsOf(d), true)), ' ', interval(d, true), known(c.difference) && h('span', { class: c.shown ? (up ? 'right' : 'wrong') : 'unsure' }, c.shown ? (up ? ' better' : ' worse') : ' not shown'),
+      h('small', {}, [known(c.p_value) && (c.p_value < .001 ? 'p < 0.001' : `p = ${c.p_value.toFixed(3)}`), how(c)].filter(Boolean).join(' · '))] };
+};
+
+function drawRanking(ctx) {
+  const { data } = ctx, holder = h('div'), metrics = Object.keys(data.about);
+  const pick = chooser(ctx, 'Metric', metrics.map(m => [m, titleOf(ctx, m)]), ctx.get('metric'), v => ctx.set('metric', v), { class: 'ranking-metric' });
+  ctx.on('metric', () => {
+    const metric = ctx.get('metric'), rows = data.ranking.filter(r => r.metric === metric);
+    pick.select.value = metric;
+    holder.replaceChildren(forest(rows.map((r, i) => ({ ...r, key: r.model, name: user(r.model), sub: `rank ${r.rank_low === r.rank_high ? r.rank_low : `${r.rank_low} to ${r.rank_high}`}; group ${r.tied}`, how: how(r), tone: i ? 'other' : 'model' })),
+      { domain: niceDomain(rows.flatMap(r => [r.low, r.high, r.value])), guide: rows[0]?.value, caption: `${titleOf(ctx, metric)}${data.about[metric]?.about ? `: ${data.about[metric].about}` : ''}. ${lowerIsBetter(ctx, metric) ? 'Lower is better ↓' : 'Higher is better ↑'}` }));
+  });
+  return [lead('Best first. Models that share a group were not told apart. The intervals are of each alone: two may overlap although the difference, which is paired, is plain. Differences are in the next tab.'), h('div', { class: 'row' }, pick), holder];
+}
+
+function pairChoosers(ctx) {
+  const { models } = ctx.data, choose = (i, v) => { const pair = [...ctx.get('pair')]; if (pair[1 - i] === v) pair[1 - i] = pair[i]; pair[i] = v; ctx.set('pair', pair); };
+  const nodes = ['This', 'minus'].map((label, i) => chooser(ctx, label, models.map(m => [m, m]), ctx.get('pair')[i], v => choose(i, v), { class: `pair-${i}` }));
+  ctx.on('pair', () => nodes.forEach((node, i) => { node.select.value = ctx.get('pair')[i]; }));
+  return h('div', { class: 'row' }, nodes);
+}
+
+function drawPairs(ctx) {
+  const { data } = ctx, holder = h('div');
+  ctx.on('pair', () => {
+    const [a, b] = ctx.get('pair'), neg = v => known(v) ? -v : v;
+    const rows = data.pairs.filter(r => (r.model === a && r.baseline === b) || (r.model === b && r.baseline === a)).map(r => {
+      const c = r.model === a ? r : { ...r, value: r.baseline_value, baseline_value: r.value, difference: neg(r.difference), low: neg(r.high), high: neg(r.low) };
+      const shown = (c.low > 0 || c.high < 0) && c.p_adjusted < 1 - c.confidence_level, d = { low: c.low, high: c.high };
+      return { metric: c.metric, ...differenceRow(ctx, { ...c, p_value: c.p_adjusted, shown }), name: titleOf(ctx, c.metric), sub: `${fixed(c.value, digitsOf(d))} against ${fixed(c.baseline_value, digitsOf(d))}`, key: c.metric };
+    });
+    holder.replaceChildren(...[false, true].map(down => rows.filter(r => lowerIsBetter(ctx, r.metric) === down)).filter(list => list.length).map((list, i) =>
+      forest(list, { domain: niceDomain([0, ...list.flatMap(r => [r.low, r.high])]), guide: 0, columns: [lowerIsBetter(ctx, list[0].metric) ? 'Lower is better ↓' : 'Higher is better ↑', 'difference [interval]'] })));
+  });
+  return [lead('The first model minus the second, on the same items. A difference counts as shown if its interval excludes 0 and its p-value, corrected over all pairs of models, agrees.'), pairChoosers(ctx), holder];
+}
+
+function drawDisagreements(ctx) {
+  const { data } = ctx, four = h('div', { class: 'four' }), below = h('div', { class: 'opened', 'aria-live': 'polite' });
+  const parts = (a, b) => [['both', 'both right', 'hit'], ['only_first', ['only ', user(a), ' right'], 'hit'], ['only_second', ['only ', user(b), ' right'], 'miss'], ['neither', 'both wrong', 'miss']];
+  const draw = () => {
+    const [a, b] = ctx.get('pair'), counts = data.disagreements.find(d => d.first === a && d.second === b), part = ctx.get('part');
+    const place = e => [e.says[a], e.says[b]].map(v => v.prediction === e.target).reduce((k, ok, i) => k + (ok ? 2 - i : 0), 0);
+    const inPart = { both: 3, only_first: 2, only_second: 1, neither: 0 }[part];
+    const say = v => `${v.prediction}${known(v.score) ? ` (${fixed(v.score, 2)})` : ''}`;
+    const items = data.examples.filter(e => place(e) === inPart).map(e => ({ ...e, ...(part === 'only_first' ? e.says[b] : e.says[a]), slices: { ...Object.fromEntries(data.models.map(m => [m, say(e.says[m])])), ...e.slices } }));
+    four.replaceChildren(...parts(a, b).map(([key, text, tone]) => h('button', { type: 'button', class: tone, 'data-part': key, 'aria-pressed': String(key === part), onclick: () => ctx.set('part', key) }, h('b', {}, count(counts[key])), h('span', {}, text))));
+    const [, text] = parts(a, b).find(([key]) => key === part);
+    below.replaceChildren(h('h3', {}, text), h('p', { class: 'note' }, `${plural(counts[part], 'item')}; ${count(items.length)} in this page. Under each, what ${part === 'only_first' ? 'the second' : 'the first'} model says; open one to see what all say.`),
+      gallery(ctx, items, 'None of them are in this page.'));
+  };
+  ctx.on('pair', draw); ctx.on('part', draw);
+  return [lead('Only items on which one is right and the other wrong tell them apart. Press a number to see them.'), pairChoosers(ctx), four, below];
+}
+
+function drawSettings(ctx) {
+  return [lead('The settings that are not the same in all runs. What else differs between them is luck.'), table(ctx, ctx.data.settings, { caption: 'Settings that differ' })];
+}
+
 const PANELS = {
+  ranking: ['Ranking', drawRanking], pairs: ['Differences', drawPairs], disagreements: ['Disagreements', drawDisagreements], settings: ['Settings', drawSettings],
   metrics: ['Metrics', drawMetrics], comparisons: ['Comparisons', drawComparisons], confusion: ['Confusion', drawConfusion], threshold: ['Threshold', drawThreshold], errors: ['Errors', drawErrors],
-  slices: ['Slices', drawSlices], calibration: ['Calibration', drawCalibration], training: ['Training', drawTraining], data: ['Data', drawData], provenance: ['Provenance', drawProvenance],
+  slices: ['Slices', drawSlices], calibration: ['Calibration', drawCalibration], robustness: ['Robustness', drawRobustness], forgetting: ['Forgetting', drawForgetting], training: ['Training', drawTraining], data: ['Data', drawData], provenance: ['Provenance', drawProvenance],
 };
 
 function drawTabs(ctx) {
@@ -658,7 +795,7 @@ function render({ model, el }) {
       on(key, f) { model.on(`change:${key}`, f); cleanups.push(() => model.off(`change:${key}`, f)); f(); },
     };
     const box = lightbox(ctx);
-    root.replaceChildren(...[drawHead(ctx), drawVerdict(ctx), drawHeadline(ctx), drawCautions(ctx), drawTabs(ctx), drawFoot(ctx), box].filter(Boolean));
+    root.replaceChildren(...[...(data.kind === 'comparison' ? drawComparedHead(ctx) : [drawHead(ctx), drawVerdict(ctx), drawHeadline(ctx), drawCautions(ctx)]), drawTabs(ctx), drawFoot(ctx), box].filter(Boolean));
   };
   el.append(root);
   draw();
@@ -668,7 +805,7 @@ function render({ model, el }) {
 
 export function boot(source, host) { // the saved page: the same report on a model without a kernel
   const payload = JSON.parse(source.textContent), wanted = location.hash.slice(1), listeners = {};
-  const state = { payload, tab: payload.tabs.includes(wanted) ? wanted : payload.tabs[0], threshold: .5, slice: '', cell: [], item: '' };
+  const state = { payload, tab: payload.tabs.includes(wanted) ? wanted : payload.tabs[0], threshold: .5, costs: [1, 1], calibrated: false, slice: '', cell: [], item: '', metric: payload.headline, pair: (payload.models || []).slice(0, 2), part: 'only_first' };
   const model = {
     get: key => state[key], save_changes() {},
     set(key, value) { state[key] = value; for (const f of [...(listeners[`change:${key}`] || [])]) f(); },
