@@ -13,7 +13,7 @@ ROOMS = {'0': 'Core', '1': 'Data', '2': 'Models', '3': 'Tasks', '4': 'Train', '5
 def list_notebooks(nbs: Path = NBS) -> dict:
     "Every page of the site, as paths under `nbs`, by sidebar group."
     groups = {'Start': [p for p in ['index.ipynb'] if (nbs/p).exists()]}
-    groups['Start'] += sorted(f'tutorials/{p.name}' for p in (nbs/'tutorials').glob('[!_.]*.ipynb'))
+    groups['Start'] += sorted(f'tutorials/{p.name}' for p in (nbs/'tutorials').glob('[!_.]*.ipynb')) + [p for p in ['gallery.ipynb'] if (nbs/p).exists()]
     for path in sorted(nbs.glob('[0-9]*.ipynb')): groups.setdefault(ROOMS[path.name[0]], []).append(path.name)
     return {k: v for k, v in groups.items() if v}
 

@@ -4,7 +4,8 @@
 - `sft_nb.assets`: Real data and real pretrained weights on a machine that can reach nothing but a package index.
 - `sft_nb.bench.job`: From a configuration file to a verdict: audit, split, train, evaluate, report, in one call.
 - `sft_nb.bench.standard`: State beforehand what a model must reach, and let the end of an interval decide, not its middle.
-- `sft_nb.cli`: `sft-nb init`, `audit`, `run`, `report`, `predict`: the main job from a terminal.
+- `sft_nb.changes`: Corrections to labels, kept beside the data: each decision on a line of its own, so that all of it can be read, undone and applied again.
+- `sft_nb.cli`: `sft-nb init`, `audit`, `run`, `stress`, `report`, `evaluate`, `predict`: the main job from a terminal.
 - `sft_nb.config`: One commented YAML file says what a run is; everything that is wrong with it is said at once.
 - `sft_nb.core`: The few things that every module needs: one sentence for an error, one number from many seeds, one file that is whole or absent.
 - `sft_nb.data.audit`: Look at the data before the model does: copies across splits, broken files, missing labels, and labels that are probably wrong.
@@ -36,11 +37,18 @@
 - `sft_nb.models.backbones`: Any timm model by name, with pretrained weights and a new head for your labels.
 - `sft_nb.models.weights`: Pretrained weights from a checksummed package, a file of yours, or the hub; never silently random.
 - `sft_nb.records`: The two frozen tables that carry a result from training to the report: what the model said, and what that is worth.
-- `sft_nb.report.card`: What stands on the box: results with their intervals, limits, licences, and what it was made from.
+- `sft_nb.report.annotate`: Label first what teaches most: one item at a time, one key each, and the agreement of two annotators with an interval.
+- `sft_nb.report.card`: What stands on the box: results with their intervals, limits, licences, data, and what the training cost.
+- `sft_nb.report.clean`: Walk through the items that deserve a second look, decide with one key each, and get a new table and a log of what was changed.
+- `sft_nb.report.compare`: Two runs or more on the same test items, in pairs: which is better, in what, and on which pictures they disagree.
+- `sft_nb.report.contrasts`: The figures of a result beside something else: a baseline, other models, worse pictures, the model before tuning, fewer items, fewer answers.
 - `sft_nb.report.displays`: Each figure of a result as an object: take it from an `Evaluation`, plot it where you like, change it afterwards.
+- `sft_nb.report.embed`: Pictures made small, and values made plain, so that one file can carry both.
 - `sft_nb.report.example`: A complete evaluation with pictures, made in a second without a model: to try a report on, and to show what one looks like.
+- `sft_nb.report.hub`: Cards as the Hugging Face Hub wants them: a head that it takes, and text that stays text.
 - `sft_nb.report.page`: One HTML file that holds a whole result: it opens anywhere, asks for nothing from outside, and says the uncomfortable things first.
 - `sft_nb.report.widgets`: The same report inside Jupyter: click, drag, and read from Python what is on the screen, or set it.
+- `sft_nb.report.words`: What the numbers say, and what an author would rather leave out, in sentences that page and card share.
 - `sft_nb.tasks.image`: A table of images and labels becomes a fastai `DataBlock`; what the network says becomes `Predictions`.
 - `sft_nb.tasks.targets`: What there is to predict: how labels become numbers, which loss fits them, and how outputs become `Predictions`.
 - `sft_nb.train.checkpoint`: Stop a training at any time, and go on to exactly the weights it would have had.

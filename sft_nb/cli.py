@@ -79,15 +79,16 @@ def _audit_command(args) -> int: # 0 if nothing was found, else 2
     return 2 if audit.problems else 0
 
 def _report_command(args) -> int:
-    "Write the report and the card of a finished run again."
+    "Write the report and the cards of a finished run again."
     from sft_nb.records import Evaluation
-    from sft_nb.report.card import make_card
+    from sft_nb.report.card import make_card, make_data_card
     from sft_nb.report.page import save_page
     path = Path(args.run)/'evaluation.json'
     if not path.is_file(): raise InputError(expected(f'`{args.run}`', 'the folder of a finished run', 'one without `evaluation.json`', 'Run it first: sft-nb run CONFIG.'))
     evaluation = Evaluation.load(path)
     print(save_page(evaluation, args.out or Path(args.run)/'report.html'))
     write_text(Path(args.run)/'card.md', make_card(evaluation))
+    write_text(Path(args.run)/'data_card.md', make_data_card(evaluation))
     return 0
 
 def _evaluate_command(args) -> int:

@@ -139,6 +139,25 @@ def test_init_writes_a_configuration_that_runs(tmp_path, photos, capsys):
     assert 'exists' in fails(capsys, 'init', tmp_path/'t.tsv', '--out', tmp_path/'c.yaml')
 
 
+def test_stress_asks_a_finished_run(tmp_path, photos, capsys):
+    "Robustness and forgetting go into evaluation, report and card; asked again, the test split is not read again; bad questions cost nothing."
+    run, ask = tmp_path/'run', lambda *more: ['stress', str(tmp_path/'run'), '--items', '12', '--corruptions', 'contrast', '--probe-items', '40', *more]
+    assert 'finished' in fails(capsys, *ask('--probe', 'none'))
+    assert main(['run', str(write_config(tmp_path/'c.yaml', photos)), '--out', str(run)]) == 0
+    before = Evaluation.load(run/'evaluation.json')
+    assert 'traffic-lights' in fails(capsys, *ask('--probe', 'trafic-lights')) and 'gaussian_noise' in fails(capsys, *ask()[:4], '--corruptions', 'gausian_noise', '--probe', 'none')
+    assert not (run/'stress').exists() and (run/'ledger.jsonl').read_text().count('robustness') == 0
+    probe = make_photos(tmp_path/'probe', 12, ('wood', 'stone', 'sand'))
+    assert main(ask('--probe', str(probe))) == 0
+    said, after = capsys.readouterr().out, Evaluation.load(run/'evaluation.json')
+    assert 'mean_corruption_error' in said and 'agreement with the base' in said
+    assert after.metrics.equals(before.metrics) and {'robustness', 'corruptions', 'robustness_cells', 'forgetting'} <= set(after.curves) and after.context['test_reads'] == 2
+    assert '"robustness","forgetting"' in (run/'report.html').read_text(encoding='utf-8')
+    assert main(ask('--probe', 'none')) == 0
+    again = Evaluation.load(run/'evaluation.json')
+    assert again.context['test_reads'] == 2 and again.curves['corruptions'].equals(after.curves['corruptions']) and len(again.curves['forgetting'])
+
+
 @pytest.mark.parametrize('task', ['multi_label', 'regression'])
 def test_other_tasks_from_a_table_to_a_report(tmp_path, photos, capsys, task):
     "Labels separated by ;, none of them for some; and numbers. What init writes is run, reported and used."

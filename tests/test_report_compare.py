@@ -9,9 +9,9 @@ from test_report_browser import keep, opened, tab
 from sft_nb.core import InputError
 from sft_nb.evaluate.compare import compare_predictions
 from sft_nb.records import make_predictions
-from sft_nb.report.compare import build_comparison, compare_runs
+from sft_nb.report.compare import build_comparison
 from sft_nb.report.example import draw_cell
-from sft_nb.report.widgets import build_report
+from sft_nb.report.widgets import build_report, compare_runs
 
 NASTY = '<script>alert(1)</script> "é" \u202eabc ' + '🙂' * 60
 

@@ -24,7 +24,7 @@ OPEN = "report.slice = ''; report.tab, report.cell = 'confusion', ['functional',
 COMPARE = '''
 import numpy as np
 from sft_nb.records import make_predictions
-from sft_nb.report.compare import compare_runs
+from sft_nb.report.widgets import compare_runs
 rng = np.random.default_rng(0)
 truth, shared = rng.integers(0, 2, 200), rng.normal(size=200)
 say = lambda strength: make_predictions(range(200), truth, 1/(1 + np.exp(-(strength*(2*truth - 1) + shared + .4*rng.normal(size=200)))), task='single_label', labels=['fine', 'broken'])

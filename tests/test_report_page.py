@@ -16,7 +16,9 @@ from PIL import Image
 from sft_nb.core import InputError
 from sft_nb.records import COMPARISON_COLUMNS, METRIC_COLUMNS, Evaluation
 from sft_nb.report.example import example_evaluation
-from sft_nb.report.page import TABS, build_payload, describe_metric, make_thumbnail, read_static, render_page, save_page, summarize
+from sft_nb.report.embed import make_thumbnail
+from sft_nb.report.page import TABS, build_payload, read_static, render_page, save_page
+from sft_nb.report.words import describe_metric, summarize
 from sft_nb.report.widgets import Report, build_report
 
 NASTY = '</script><img src=x onerror=alert(1)>'

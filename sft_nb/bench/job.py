@@ -35,7 +35,7 @@ from ..evaluate.forgetting import measure_forgetting
 from ..evaluate.robustness import evaluate_robustness
 from ..models.backbones import create_backbone
 from ..records import Evaluation
-from ..report.card import make_card
+from ..report.card import make_card, make_data_card
 from ..report.page import save_page
 from ..tasks.targets import describe_targets, make_item_predictions
 from ..train.probe import cross_predict, extract_features
@@ -134,7 +134,7 @@ def _find_leaks(config, items, audit, say):
 def run_job(config: RunConfig, # all that the run depends on
             folder: str|Path, # for the run's files
             say=print, # called with a line of text for each step
-            ) -> Evaluation: # also in the folder, with `report.html` and `card.md`
+            ) -> Evaluation: # also in the folder, with `report.html`, `card.md` and `data_card.md`
     "The whole line: items, audit, split, training, evaluation, report. Goes on where an earlier call was stopped."
     run = open_run(folder, config)
     if (run/'evaluation.json').exists(): say(f'{folder} is finished; its results are shown again.')
@@ -154,6 +154,7 @@ def run_job(config: RunConfig, # all that the run depends on
 def _write_report(run, evaluation) -> Evaluation:
     save_page(evaluation, run/'report.html')
     write_text(run/'card.md', make_card(evaluation))
+    write_text(run/'data_card.md', make_data_card(evaluation))
     return evaluation
 
 # %% ../../nbs/71_bench.job.ipynb #c0500e61
