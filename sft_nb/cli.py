@@ -107,6 +107,7 @@ def _evaluate_command(args) -> int:
         print(f"Report: {save_page(evaluation, args.out/'report.html')}")
     return 0
 
+# %% ../nbs/80_cli.ipynb #3bdc406e
 def _stress_command(args) -> int:
     "Ask a finished run what worse pictures do to it, and what it has forgotten."
     import shutil
@@ -131,7 +132,7 @@ def _predict_command(args) -> int:
     else: print(table.to_csv(index=False), end='')
     return 0
 
-# %% ../nbs/80_cli.ipynb #3bdc406e
+# %% ../nbs/80_cli.ipynb #2d22b8ff
 def print_result(evaluation, # an `Evaluation`
                  metrics: list|None = None, # to compare; None for those of its standard, or the usual ones
                  ):
@@ -158,7 +159,7 @@ def print_result(evaluation, # an `Evaluation`
         print(f"{'PASS' if v.passed else 'FAIL'}  {v.metric}: {'lower' if v.bound == 'low' else 'upper'} bound {getattr(v, v.bound):.3f}, must be {sign} {v.threshold:g}{'; ' + v.note if v.note else ''}")
     if len(evaluation.verdict): print('PASS' if evaluation.verdict['passed'].all() else 'FAIL', 'against the declared standard')
 
-# %% ../nbs/80_cli.ipynb #2d22b8ff
+# %% ../nbs/80_cli.ipynb #e1e99f4d
 def make_parser() -> argparse.ArgumentParser:
     "All that can be typed after `sft-nb`."
     parser = argparse.ArgumentParser('sft-nb', description="Fine-tune a pretrained model on labelled images, and leave with a result that stands up in review.",
@@ -213,7 +214,7 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument('--out', type=Path, help='the CSV file to write (default: the terminal)')
     return parser
 
-# %% ../nbs/80_cli.ipynb #894a567e
+# %% ../nbs/80_cli.ipynb #333ea7ce
 def main(argv: list|None = None, # what was typed; that of the process if None
          ) -> int: # exit code
     "The command `sft-nb`."

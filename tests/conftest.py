@@ -1,11 +1,18 @@
 "Fixtures that more than one room needs, and the way tests are dealt out to workers."
+import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
 import threading
+import time
+import urllib.request
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -60,3 +67,51 @@ def serve():
         return f'http://127.0.0.1:{server.server_port}'
     yield start
     for server in servers: server.shutdown(); server.server_close()
+
+class Lab:
+    "A JupyterLab of its own, with no settings of this user; `home` is its folder."
+    def __init__(self, home: Path):
+        self.home = home
+        with socket.socket() as s:
+            s.bind(('127.0.0.1', 0))
+            self.port = s.getsockname()[1]
+        dirs = {k: str(home/k.lower()) for k in ('JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR', 'IPYTHONDIR', 'JUPYTERLAB_SETTINGS_DIR', 'JUPYTERLAB_WORKSPACES_DIR')}
+        all_cells_drawn = home/'jupyterlab_settings_dir'/'@jupyterlab'/'notebook-extension'/'tracker.jupyterlab-settings'
+        all_cells_drawn.parent.mkdir(parents=True)
+        all_cells_drawn.write_text(json.dumps(dict(windowingMode='none')))
+        with open(home/'log.txt', 'w') as log:
+            self.server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', f'--port={self.port}', '--ServerApp.port_retries=0', '--IdentityProvider.token=t',
+                                            f'--ServerApp.root_dir={home}', '--LabApp.news_url=None', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate'],
+                                           stdout=log, stderr=log, env={**os.environ, **dirs}, cwd=home)
+        for _ in range(120):
+            try: urllib.request.urlopen(f'http://127.0.0.1:{self.port}/api?token=t', timeout=1); break
+            except OSError: time.sleep(.5)
+            if self.server.poll() is not None: pytest.fail((home/'log.txt').read_text()[-2000:])
+
+    def open(self, browser, name: str, cells, width=1400, height=1500):
+        "A page with a new notebook of these code cells, its kernel idle, and a list of what goes wrong in it."
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c.strip()) for c in cells], metadata=dict(kernelspec=dict(name='python3', display_name='Python 3')))
+        nbformat.write(notebook, self.home/f'{name}.ipynb')
+        page, wrong = browser.new_page(viewport=dict(width=width, height=height)), []
+        page.on('pageerror', lambda e: wrong.append(str(e)))
+        page.goto(f'http://127.0.0.1:{self.port}/lab/workspaces/{name}/tree/{name}.ipynb?token=t')
+        page.wait_for_selector('text=/\\| Idle/', timeout=90_000)
+        return page, wrong
+
+    @staticmethod
+    def run(page, i: int, timeout=60):
+        "Run the `i`-th code cell; returns its output area."
+        cell = page.locator('.jp-CodeCell').nth(i)
+        cell.locator('.jp-InputPrompt').click()
+        page.keyboard.press('Control+Enter')
+        page.wait_for_function('i => /\\[\\d+\\]/.test(document.querySelectorAll(".jp-CodeCell")[i].querySelector(".jp-InputPrompt").textContent)', arg=i, timeout=1000 * timeout)
+        return cell.locator('.jp-Cell-outputArea')
+
+@pytest.fixture(scope='module')
+def lab(tmp_path_factory):
+    "A running `Lab`."
+    pytest.importorskip('jupyterlab')
+    lab = Lab(tmp_path_factory.mktemp('lab'))
+    yield lab
+    lab.server.terminate()
+    lab.server.wait(20)

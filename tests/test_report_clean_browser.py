@@ -1,13 +1,7 @@
 "The cleaner under a hand: in JupyterLab with a kernel, and its front end alone with hostile labels, by keyboard, wide and narrow, light and dark."
 import json
-import os
-import subprocess
-import sys
-import time
-import urllib.request
 from contextlib import contextmanager
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +11,6 @@ from sft_nb.report.annotate import Annotator
 from sft_nb.report.clean import LabelCleaner
 from sft_nb.report.example import draw_cell
 from sft_nb.report.page import read_static
-from test_report_jupyter import free_port, run_cell
 
 pytestmark = pytest.mark.browser
 NASTY = ['<script>window.hit = 1</script><img src=x onerror="window.hit = 1">', '🦴👩🏽‍🔬 crack', 'שבור לגמרי', '\u202egnorw', 'long ' * 60, 'unbroken' * 40]
@@ -44,35 +37,12 @@ cleaner
 READ = "print('python has', cleaner.progress, dict(cleaner.items.target[[3, 8]]), cleaner.card['id'], Path('log/changes.jsonl').read_text().count(chr(10)))"
 SET = 'cleaner.drop()'
 
-@pytest.fixture(scope='module')
-def lab(tmp_path_factory):
-    "A JupyterLab of its own, with no settings of this user, and one notebook; its folder and its address."
-    pytest.importorskip('jupyterlab')
-    home = tmp_path_factory.mktemp('lab')
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c.strip()) for c in (SETUP, READ, SET)], metadata=dict(kernelspec=dict(name='python3', display_name='Python 3'))), home/'clean.ipynb')
-    port, dirs = free_port(), {k: str(home/k.lower()) for k in ('JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR', 'IPYTHONDIR', 'JUPYTERLAB_SETTINGS_DIR', 'JUPYTERLAB_WORKSPACES_DIR')}
-    with open(home/'log.txt', 'w') as log:
-        server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', f'--port={port}', '--ServerApp.port_retries=0', '--IdentityProvider.token=t',
-                                   f'--ServerApp.root_dir={home}', '--LabApp.news_url=None', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate'], stdout=log, stderr=log, env={**os.environ, **dirs}, cwd=home)
-    for _ in range(120):
-        try: urllib.request.urlopen(f'http://127.0.0.1:{port}/api?token=t', timeout=1); break
-        except OSError: time.sleep(.5)
-        if server.poll() is not None: pytest.fail((home/'log.txt').read_text()[-2000:])
-    yield home, f'http://127.0.0.1:{port}/lab/tree/clean.ipynb?token=t'
-    server.terminate()
-    server.wait(20)
-
 def shows(frame, id): frame.locator('h2.id', has_text=id).wait_for(timeout=20_000)
 
 def test_relabel_one_and_undo_it(lab, browser, root):
-    home, address = lab
-    page = browser.new_page(viewport=dict(width=1400, height=1500))
-    wrong = []
-    page.on('pageerror', lambda e: wrong.append(str(e)))
-    page.goto(address)
-    page.wait_for_selector('text=/\\| Idle/', timeout=90_000)
-    run_cell(page, 0)
-    frame, log = page.locator('.sft-clean'), home/'log'/'changes.jsonl'
+    page, wrong = lab.open(browser, 'clean', (SETUP, READ, SET))
+    lab.run(page, 0)
+    frame, log = page.locator('.sft-clean'), lab.home/'log'/'changes.jsonl'
     shows(frame, 'cell03')
     assert frame.locator('.stage img').evaluate('i => i.naturalWidth') > 50 and frame.locator('.near img').count() == 6
     assert not log.exists() and 'suspect label' in frame.locator('.reasons').inner_text()
@@ -83,7 +53,7 @@ def test_relabel_one_and_undo_it(lab, browser, root):
     assert frame.locator('.far').inner_text() == '1 of 2 looked at: 1 relabelled.'
     row, = map(json.loads, log.read_text().splitlines())
     assert (row['id'], row['action'], row['before'], row['after'], row['who']) == ('cell03', 'relabel', 'fine', 'cracked', 'Ada')
-    assert "1 of 2 looked at: 1 relabelled {3: 'cracked', 8: 'cracked'} cell08 1" in run_cell(page, 1).inner_text()
+    assert "1 of 2 looked at: 1 relabelled {3: 'cracked', 8: 'cracked'} cell08 1" in lab.run(page, 1).inner_text()
     (root/'artefacts').mkdir(exist_ok=True)
     page.screenshot(path=root/'artefacts'/'clean-jupyterlab.png')
 
@@ -91,13 +61,13 @@ def test_relabel_one_and_undo_it(lab, browser, root):
     page.keyboard.press('u')
     shows(frame, 'cell03')
     assert frame.locator('.far').inner_text() == '0 of 2 looked at.' and frame.locator('.label').inner_text() == 'fine'
-    assert "0 of 2 looked at {3: 'fine', 8: 'cracked'} cell03 2" in run_cell(page, 1).inner_text()
+    assert "0 of 2 looked at {3: 'fine', 8: 'cracked'} cell03 2" in lab.run(page, 1).inner_text()
     assert [json.loads(l)['action'] for l in log.read_text().splitlines()] == ['relabel', 'undo']
 
     frame.locator('.place').click()
     page.keyboard.press('Enter') # what the model says
     shows(frame, 'cell08')
-    run_cell(page, 2) # what Python does, the screen shows
+    lab.run(page, 2) # what Python does, the screen shows
     frame.locator('.done').wait_for()
     frame.locator('.done').click()
     for key in 'dd': page.keyboard.press(key) # in JupyterLab that deletes a cell

@@ -1,12 +1,6 @@
-"The live report in JupyterLab: what the hand does, Python sees, and what Python sets, the screen shows."
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
+"The live reports in JupyterLab: what the hand does, Python sees, and what Python sets, the screen shows; and the tutorial, run there."
+import json
 
-import nbformat
 import pytest
 
 pytestmark = pytest.mark.browser
@@ -33,46 +27,9 @@ comparer
 '''
 DIFFERENCE = "print('python has', comparer.pair, f'{comparer.differences.difference[0]:+.3f}')"
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
-
-@pytest.fixture(scope='module')
-def lab(tmp_path_factory):
-    "A JupyterLab of its own, with no settings of this user, and one notebook."
-    pytest.importorskip('jupyterlab')
-    home = tmp_path_factory.mktemp('lab')
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c.strip()) for c in (SETUP, READ, SET, OPEN, COMPARE, DIFFERENCE)],
-                                            metadata=dict(kernelspec=dict(name='python3', display_name='Python 3'))), home/'report.ipynb')
-    port, dirs = free_port(), {k: str(home/k.lower()) for k in ('JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR', 'IPYTHONDIR', 'JUPYTERLAB_SETTINGS_DIR', 'JUPYTERLAB_WORKSPACES_DIR')}
-    with open(home/'log.txt', 'w') as log:
-        server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', f'--port={port}', '--ServerApp.port_retries=0', '--IdentityProvider.token=t',
-                                   f'--ServerApp.root_dir={home}', '--LabApp.news_url=None', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate'],
-                                  stdout=log, stderr=log, env={**os.environ, **dirs}, cwd=home)
-    for _ in range(120):
-        try: urllib.request.urlopen(f'http://127.0.0.1:{port}/api?token=t', timeout=1); break
-        except OSError: time.sleep(.5)
-        if server.poll() is not None: pytest.fail((home/'log.txt').read_text()[-2000:])
-    yield f'http://127.0.0.1:{port}/lab/tree/report.ipynb?token=t'
-    server.terminate()
-    server.wait(20)
-
-def run_cell(page, i):
-    "Run the `i`-th cell; returns its output area."
-    cell = page.locator('.jp-CodeCell').nth(i)
-    cell.locator('.jp-InputPrompt').click()
-    page.keyboard.press('Control+Enter')
-    page.wait_for_function('i => /\\[\\d+\\]/.test(document.querySelectorAll(".jp-CodeCell")[i].querySelector(".jp-InputPrompt").textContent)', arg=i, timeout=60_000)
-    return cell.locator('.jp-Cell-outputArea')
-
 def test_hand_and_python_see_the_same(lab, browser, root):
-    page = browser.new_page(viewport=dict(width=1400, height=1500))
-    wrong = []
-    page.on('pageerror', lambda e: wrong.append(str(e)))
-    page.goto(lab)
-    page.wait_for_selector('text=/\\| Idle/', timeout=90_000)
-    run_cell(page, 0)
+    page, wrong = lab.open(browser, 'report', (SETUP, READ, SET, OPEN))
+    lab.run(page, 0)
     report = page.locator('.sft-report')
     report.wait_for(timeout=60_000)
     assert 'FAIL' in report.locator('.verdict').inner_text()
@@ -84,10 +41,10 @@ def test_hand_and_python_see_the_same(lab, browser, root):
     for _ in range(30): page.keyboard.press('ArrowRight')
     shown = report.locator('[data-count="true positives"]').inner_text()
     assert report.locator('output').inner_text() == '0.80' and shown != before
-    said = run_cell(page, 1).inner_text()
+    said = lab.run(page, 1).inner_text()
     assert f"python has 0.8 {shown} [] threshold" in said
 
-    run_cell(page, 2)
+    lab.run(page, 2)
     page.wait_for_function('document.querySelector(".sft-report output").textContent === "0.25"')
     assert slider.input_value() == '0.25'
     report.locator('[data-tab=metrics]').click()
@@ -99,10 +56,10 @@ def test_hand_and_python_see_the_same(lab, browser, root):
     (root/'artefacts').mkdir(exist_ok=True)
     page.screenshot(path=root/'artefacts'/'report-jupyterlab.png')
     page.wait_for_timeout(500)
-    said = run_cell(page, 1).inner_text()
+    said = lab.run(page, 1).inner_text()
     assert "['defective', 'functional'] confusion type=mono" in said
 
-    run_cell(page, 3)
+    lab.run(page, 3)
     dialog = report.locator('dialog')
     dialog.wait_for(state='visible')
     assert 'Wrong: defective, truly functional' in dialog.inner_text()
@@ -114,16 +71,49 @@ def test_hand_and_python_see_the_same(lab, browser, root):
     page.close()
 
 def test_the_comparer_shows_the_paired_difference(lab, browser, root):
-    page = browser.new_page(viewport=dict(width=1400, height=1500))
-    page.goto(lab)
-    page.wait_for_selector('text=/\\| Idle/', timeout=90_000)
-    run_cell(page, 4)
-    report = page.locator('.sft-report').last
+    page, wrong = lab.open(browser, 'compare', (COMPARE, DIFFERENCE))
+    lab.run(page, 0)
+    report = page.locator('.sft-report')
     report.locator('[data-tab=pairs]').click(timeout=60_000)
     report.locator('.pair-0').select_option('better')
     shown = report.locator('[data-key=accuracy] b').inner_text()
     page.screenshot(path=root/'artefacts'/'comparer-jupyterlab.png')
     page.wait_for_timeout(500)
-    said = run_cell(page, 5).inner_text()
+    said = lab.run(page, 1).inner_text()
     assert "['better', 'good']" in said and shown.startswith('+') and abs(float(said.split()[-1]) - float(shown)) < .006
+    assert wrong == []
+    page.close()
+
+@pytest.mark.parametrize('width', [1280, 390])
+def test_the_tutorial_runs(lab, browser, root, width):
+    "Cleaning labels: every cell of it, then each tab of its report, an open cell of the confusion matrix, one label changed by key and taken back, and the difference of two runs."
+    cells = [''.join(c['source']) for c in json.loads((root/'nbs'/'tutorials'/'03_clean_your_labels.ipynb').read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+    if width == 390: cells = cells[:next(i for i, c in enumerate(cells) if 'LabelCleaner(' in c) + 1] # the rest was seen wide
+    page, wrong = lab.open(browser, f'tutorial-{width}', cells, width=width)
+    for i in range(len(cells)):
+        assert 'Traceback' not in lab.run(page, i, 240).inner_text(), cells[i]
+    cleaner = page.locator('.sft-clean')
+    if width == 390:
+        cleaner.locator('.place').click()
+        label = cleaner.locator('.label').inner_text()
+        page.keyboard.press('2' if label == 'functional' else '1')
+        cleaner.locator('.far', has_text='1 of').wait_for()
+        page.keyboard.press('u')
+        cleaner.locator('.far', has_text='0 of').wait_for()
+        assert cleaner.locator('.label').inner_text() == label
+    else:
+        report, comparer = page.locator('.sft-report').last, page.locator('.sft-report').first
+        names = [t.get_attribute('data-tab') for t in report.locator('[role=tab]').all()]
+        assert {'metrics', 'comparisons', 'confusion', 'threshold', 'errors', 'slices', 'calibration', 'provenance'} <= set(names)
+        for name in names:
+            report.locator(f'[data-tab={name}]').click()
+            assert len(report.locator(f'[data-panel={name}]').inner_text()) > 60
+        report.locator('[data-tab=confusion]').click()
+        report.locator('td button[data-target=defective][data-prediction=functional]').click()
+        assert report.locator('[data-panel=confusion] .item img').count() > 0
+        comparer.locator('[data-tab=pairs]').click()
+        comparer.locator('.pair-1').select_option('careless')
+        assert 'better' in comparer.locator('[data-key=log_loss]').inner_text()
+    page.screenshot(path=root/'artefacts'/f'tutorial-jupyterlab-{width}.png')
+    assert wrong == []
     page.close()

@@ -105,7 +105,7 @@ class RecordHistory(Callback):
         self.add(self.learn, self.first_epoch + self.epoch, stage.freeze_to, train_loss, self.recorder.values[-1][1], rates, self.started)
 
     def add(self, learn, epoch, freeze_to, train_loss, valid_loss, rates, started):
-        "A row with `epoch`, `freeze_to`, `train_loss`, `valid_loss`, `lr` of the head, `lr_0` and so on of the layer groups before it, and the seconds since `started`; the metrics are those of the validation pass of `learn` that has just ended."
+        "A row with `epoch`, `freeze_to`, `train_loss`, `valid_loss`, `rates` of the layer groups, the head's as `lr`, the others as `lr_0` and so on, and the seconds since `started`; the metrics are those of the validation pass of `learn` that has just ended."
         scores = learn.score_valid.scores if hasattr(learn, 'score_valid') else {}
         self.rows.append(dict(epoch=epoch, freeze_to=freeze_to, train_loss=train_loss, valid_loss=float(valid_loss), **scores,
                               lr=float(rates[-1]), **{f'lr_{g}': float(r) for g, r in enumerate(rates[:-1])}, seconds=clock.perf_counter() - started))
