@@ -332,14 +332,13 @@ def main():
             _, _, repeats, settings = PAGES[page][table]
             counts = [max(repeats // 50, 4)] if a.quick else [repeats // BLOCKS] * BLOCKS
             jobs[page, table] = [[pool.submit(simulate, page, table, row, block, n) for block, n in enumerate(counts)] for row in range(len(settings))]
-        for job in track([job for rows in jobs.values() for row in rows for job in row], 'parts'): job.result()
-    for (page, table), rows in jobs.items():
-        title, _, _, settings = PAGES[page][table]
-        seen = {' '.join(f'{k}={v}' for k, v in of.items()): pd.concat([job.result() for job in row]) for of, row in zip(settings, rows)}
-        found, n = pd.DataFrame({name: frame.mean() for name, frame in seen.items()}).T, len(next(iter(seen.values())))
-        print(f'\n{page}: {title}. {n:,} data sets a row; a rate of 5 or 95 % is uncertain by {np.sqrt(.05 * .95 / n):.1%}, of 50 % by {.5 / np.sqrt(n):.1%}')
-        print(found.round(3).to_string())
-        out.setdefault(page, {})[title] = dict(data_sets=n, rows={name: row.dropna().round(4).to_dict() for name, row in found.iterrows()})
+        for (page, table), rows in track(jobs.items(), 'tables'):
+            title, _, _, settings = PAGES[page][table]
+            seen = {' '.join(f'{k}={v}' for k, v in of.items()): pd.concat([job.result() for job in row]) for of, row in zip(settings, rows)}
+            found, n = pd.DataFrame({name: frame.mean() for name, frame in seen.items()}).T, len(next(iter(seen.values())))
+            print(f'\n{page}: {title}. {n:,} data sets a row; a rate of 5 or 95 % is uncertain by {np.sqrt(.05 * .95 / n):.1%}, of 50 % by {.5 / np.sqrt(n):.1%}')
+            print(found.round(3).to_string(), flush=True)
+            out.setdefault(page, {})[title] = dict(data_sets=n, rows={name: row.dropna().round(4).to_dict() for name, row in found.iterrows()})
     print(json.dumps(dict(benchmark='simulations', quick=a.quick, seconds=round(time.perf_counter() - start, 1), **out)))
 
 
