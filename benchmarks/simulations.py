@@ -113,10 +113,10 @@ def search(rng, seed, n, errors, groups=0):
 
 
 def applicants(rng, n, lower, groups=0, prefix=''):
-    "People of several kinds, of whom 40 % are suitable; scores are lower by `lower` for the same suitability. A family is of one kind."
+    "People of several kinds, of whom 40 % are suitable; scores are lower by `lower` for the same suitability. Families are of one kind, and alike."
     of = np.array([.5, .3, .2])[:len(lower)]
     kind = np.repeat(rng.choice(len(lower), groups or n, p=of / of.sum()), n // groups if groups else 1)
-    suitable = rng.random(n) < .4
+    suitable = draw_shared(rng, n, groups) > norm.isf(.4)
     score = expit(2.2 * suitable - 1.2 - np.array(lower)[kind] + draw_shared(rng, n, groups))
     return labelled(suitable, score, groups, prefix=prefix, slices=pd.DataFrame({'kind': kind.astype(str)}))
 
@@ -139,8 +139,7 @@ def measures(rng, seed, n, lower, groups=0):
 def changes(rng, seed, n, lower, groups=0):
     "Which intervals hold what fitted thresholds truly change: ours, and those of two plain bootstraps."
     mend, test = fit_thresholds(applicants(rng, 1500, lower, prefix='v'), 'kind'), applicants(rng, n, lower, groups, prefix='t')
-    names = 'threshold', 'chance', 'other_threshold', 'ignored', 'constant'
-    threshold, chance, other, ignored, constant = mend.table[[*names]].to_numpy().T
+    threshold, chance, other, ignored, constant = mend.table[['threshold', 'chance', 'other_threshold', 'ignored', 'constant']].to_numpy().T
     above = lambda t, base: norm.sf(logit(np.clip(t, 0, 1)) - base + np.array(lower))
     mended = lambda base: ignored * constant + (1 - ignored) * (chance * above(threshold, base) + (1 - chance) * above(other, base))
     truth = np.subtract(*[largest(.4, .6, .4 * rate(1), .6 * rate(-1.2)) for rate in (mended, lambda base: above(.5, base))])
@@ -292,7 +291,7 @@ PAGES = dict( # page → tables: title, what simulates a data set, how many data
             dict(n=400, errors=.1), dict(n=1200, errors=.1), dict(n=800, errors=.1, groups=100), dict(n=600, errors=.4), dict(n=1200, errors=.4)])],
     fairness=[
         ('Measures held', measures, 300, [dict(n=600, lower=NONE), dict(n=600, lower=FAR), dict(n=2000, lower=FAR), dict(n=600, lower=(0, 1.1), groups=60)]),
-        ('Changes held', changes, 180, [
+        ('Changes held', changes, 240, [
             dict(n=600, lower=FAR), dict(n=1500, lower=FAR), dict(n=600, lower=NONE), dict(n=1500, lower=(0, 0)), dict(n=600, lower=FAR, groups=60)])],
     calibration=[
         ('ECE', ece, 600, [
@@ -336,7 +335,7 @@ def main():
             title, _, _, settings = PAGES[page][table]
             seen = {' '.join(f'{k}={v}' for k, v in of.items()): pd.concat([job.result() for job in row]) for of, row in zip(settings, rows)}
             found, n = pd.DataFrame({name: frame.mean() for name, frame in seen.items()}).T, len(next(iter(seen.values())))
-            print(f'\n{page}: {title}. {n:,} data sets a row; a rate of 5 or 95 % is uncertain by {np.sqrt(.05 * .95 / n):.1%}, of 50 % by {.5 / np.sqrt(n):.1%}')
+            print(f'\n{page}: {title}. {n:,} data sets a row; rates of 5 or 95 % are uncertain by {np.sqrt(.05 * .95 / n):.1%}, of 50 % by {.5 / n**.5:.1%}')
             print(found.round(3).to_string(), flush=True)
             out.setdefault(page, {})[title] = dict(data_sets=n, rows={name: row.dropna().round(4).to_dict() for name, row in found.iterrows()})
     print(json.dumps(dict(benchmark='simulations', quick=a.quick, seconds=round(time.perf_counter() - start, 1), **out)))

@@ -50,7 +50,7 @@ def test_relabel_one_and_undo_it(lab, browser, root):
     frame.locator('.place').click() # into the frame; then the keys are its own, and not JupyterLab's
     page.keyboard.press('2')
     shows(frame, 'cell08')
-    assert frame.locator('.far').inner_text() == '1 of 2 looked at: 1 relabelled.'
+    assert frame.locator('.sofar').inner_text() == '1 of 2 looked at: 1 relabelled.'
     row, = map(json.loads, log.read_text().splitlines())
     assert (row['id'], row['action'], row['before'], row['after'], row['who']) == ('cell03', 'relabel', 'fine', 'cracked', 'Ada')
     assert "1 of 2 looked at: 1 relabelled {3: 'cracked', 8: 'cracked'} cell08 1" in lab.run(page, 1).inner_text()
@@ -60,7 +60,7 @@ def test_relabel_one_and_undo_it(lab, browser, root):
     frame.locator('.place').click()
     page.keyboard.press('u')
     shows(frame, 'cell03')
-    assert frame.locator('.far').inner_text() == '0 of 2 looked at.' and frame.locator('.label').inner_text() == 'fine'
+    assert frame.locator('.sofar').inner_text() == '0 of 2 looked at.' and frame.locator('.label').inner_text() == 'fine'
     assert "0 of 2 looked at {3: 'fine', 8: 'cracked'} cell03 2" in lab.run(page, 1).inner_text()
     assert [json.loads(l)['action'] for l in log.read_text().splitlines()] == ['relabel', 'undo']
 

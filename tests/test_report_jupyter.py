@@ -97,9 +97,9 @@ def test_the_tutorial_runs(lab, browser, root, width):
         cleaner.locator('.place').click()
         label = cleaner.locator('.label').inner_text()
         page.keyboard.press('2' if label == 'functional' else '1')
-        cleaner.locator('.far', has_text='1 of').wait_for()
+        cleaner.locator('.sofar', has_text='1 of').wait_for()
         page.keyboard.press('u')
-        cleaner.locator('.far', has_text='0 of').wait_for()
+        cleaner.locator('.sofar', has_text='0 of').wait_for()
         assert cleaner.locator('.label').inner_text() == label
     else:
         report, comparer = page.locator('.sft-report:has([data-tab=metrics])'), page.locator('.sft-report:has([data-tab=pairs])')

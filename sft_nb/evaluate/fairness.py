@@ -93,7 +93,8 @@ def _worse_of(two: pd.DataFrame, kind: str, level: float) -> pd.Series:
     else:
         row = two.loc[worst(two.index, key=lambda m: two.value[m])].copy()
         row['low'], row['high'], row['p_value'] = worst(two.low), worst(two.high), min(2 * two.p_value.min(), 1)
-        row['method'] = f'worse of both rates, here {row.metric}; ' + row.method
+        missing = [f"{r.metric} left out: {r.method.split('left out: ')[1]}" for r in two.itertuples() if r.metric != row.metric and 'left out: ' in r.method]
+        row['method'] = '; '.join([f'worse of both rates, here {row.metric}', row.method, *missing])
     row['metric'], row['confidence_level'] = f'equalized_odds_{kind}', level
     return row
 

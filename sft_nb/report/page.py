@@ -87,8 +87,9 @@ def _capped_metrics(metrics, limit=4000) -> tuple:
 # %% ../../nbs/610_report.page.ipynb #a660e94b
 def read_static(name: str, # 'report.js' or 'report.css'
                 ) -> str:
-    "The front end, as it lies in the package."
-    return (files('sft_nb.report')/'static'/name).read_text(encoding='utf-8')
+    "The front end, as it lies in the package; before a script stands what all scripts share."
+    read = lambda name: (files('sft_nb.report')/'static'/name).read_text(encoding='utf-8')
+    return (read('common.js') + '\n' if name.endswith('.js') else '') + read(name)
 
 _boot = "\nboot(document.getElementById('payload'), document.getElementById('report'));\n"
 _digest = lambda text: "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"

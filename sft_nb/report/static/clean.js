@@ -2,38 +2,8 @@
 // names the card that was seen, and Python answers with the next one. Ids, labels and texts are somebody's input, and are
 // written as text nodes only. Colours and type are those of report.css.
 
-// ---------------------------------------------------------------- elements, as in report.js
-
-function fill(node, attributes, children) {
-  for (const [key, value] of Object.entries(attributes || {})) {
-    if (value === null || value === undefined || value === false) continue;
-    if (key.startsWith('on')) node.addEventListener(key.slice(2), value);
-    else if (key === 'vars') for (const [name, v] of Object.entries(value)) node.style.setProperty(name, v);
-    else node.setAttribute(key, value === true ? '' : value);
-  }
-  node.append(...children.flat(Infinity).filter(c => c !== null && c !== undefined && c !== false && c !== ''));
-  return node;
-}
-const h = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
-const user = text => h('bdi', {}, String(text)); // somebody's text, of any direction
 const percent = v => v > .995 && v < 1 ? '> 99 %' : v > 0 && v < .005 ? '< 1 %' : `${Math.round(100 * v)} %`;
 const count = v => v.toLocaleString('en');
-
-function followTheme(root) { // the notebook's theme wins over the system's
-  const { body, documentElement } = document;
-  const read = () => {
-    const light = body.dataset.jpThemeLight, vscode = body.classList.contains('vscode-dark');
-    const dark = light === 'false' || vscode || documentElement.getAttribute('theme') === 'dark';
-    if (light !== undefined || dark || body.className.includes('vscode')) root.dataset.theme = dark ? 'dark' : 'light';
-  };
-  const observer = new MutationObserver(read);
-  observer.observe(body, { attributes: true, attributeFilter: ['data-jp-theme-light', 'class'] });
-  read();
-  return () => observer.disconnect();
-}
-
-// JupyterLab takes letters and arrows from whatever has the focus, unless that very element says not to.
-const keepKeys = e => e.target.setAttribute('data-lm-suppress-shortcuts', 'true');
 
 // ---------------------------------------------------------------- one item
 
@@ -78,7 +48,7 @@ function render({ model, el }) {
   const name = model.get('can_keep') ? 'Clean labels' : 'Label items';
   const root = h('section', { class: 'sft-report sft-clean', tabindex: 0, 'aria-label': name, onfocusin: keepKeys, onkeydown: press });
   const stop = followTheme(root);
-  const status = h('p', { class: 'far', role: 'status' }), queue = h('p', { class: 'note' });
+  const status = h('p', { class: 'sofar', role: 'status' }), queue = h('p', { class: 'note' });
   const problem = h('p', { class: 'problem', role: 'alert' }), main = h('div');
   root.append(h('div', { class: 'top' }, status, queue), main, problem);
 

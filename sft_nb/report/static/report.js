@@ -4,21 +4,8 @@
 //
 // To add a tab: a key in the payload, its name in `TABS` of `sft_nb.report.page`, and a function in `PANELS` below.
 
-// ---------------------------------------------------------------- elements
+// ---------------------------------------------------------------- small things
 
-function fill(node, attributes, children) {
-  for (const [key, value] of Object.entries(attributes || {})) {
-    if (value === null || value === undefined || value === false) continue;
-    if (key.startsWith('on')) node.addEventListener(key.slice(2), value);
-    else if (key === 'vars') for (const [name, v] of Object.entries(value)) node.style.setProperty(name, v);
-    else node.setAttribute(key, value === true ? '' : value);
-  }
-  node.append(...children.flat(Infinity).filter(c => c !== null && c !== undefined && c !== false));
-  return node;
-}
-const h = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
-const s = (tag, attributes, ...children) => fill(document.createElementNS('http://www.w3.org/2000/svg', tag), attributes, children);
-const user = text => h('bdi', {}, String(text)); // somebody's text, of any direction
 const clamp = (v, low, high) => Math.min(Math.max(v, low), high);
 const sum = values => values.reduce((a, b) => a + b, 0);
 
@@ -504,18 +491,19 @@ function drawErrors(ctx) {
   const numeric = data.task === 'regression', wrong = data.examples.filter(e => !isRight(e));
   const pairs = numeric ? [] : [...new Set(wrong.map(e => JSON.stringify([e.target, e.prediction])))].map(p => JSON.parse(p));
   const what = wrong.length ? 'wrong' : 'all';
-  const choice = { pair: what, sort: 'loss' };
+  const choice = { pair: what, sort: 'loss', loss: '0' };
+  const losses = [['0', 'any'], ['0.693147', 'true label below 50 %'], ['2.302585', 'below 10 %'], ['4.60517', 'below 1 %']];
   const options = [['wrong', 'all mistakes'], ['all', 'all items in this report'], ...pairs.slice(0, 100).map((p, i) => [String(i), `${p[0]} → called ${p[1]}`])];
   const sorts = [['loss', 'highest loss first'], ...(numeric ? [] : [['sure', 'most certain first'], ['unsure', 'least certain first']]), ['id', 'by id']];
   const order = { loss: (a, b) => (b.loss ?? 0) - (a.loss ?? 0), sure: (a, b) => (b.score ?? 0) - (a.score ?? 0), unsure: (a, b) => (a.score ?? 0) - (b.score ?? 0), id: (a, b) => String(a.id).localeCompare(String(b.id), 'en', { numeric: true }) };
   const draw = () => {
     const pair = pairs[Number(choice.pair)];
-    const items = data.examples.filter(e => inSlice(e, ctx.get('slice')) && (choice.pair === 'all' || (pair ? e.target === pair[0] && e.prediction === pair[1] : !isRight(e)))).sort(order[choice.sort]);
+    const items = data.examples.filter(e => inSlice(e, ctx.get('slice')) && (choice.loss === '0' || e.loss > Number(choice.loss)) && (choice.pair === 'all' || (pair ? e.target === pair[0] && e.prediction === pair[1] : !isRight(e)))).sort(order[choice.sort]);
     holder.replaceChildren(h('p', { class: 'note', role: 'status' }, `${plural(items.length, 'item')}. This report holds ${count(data.examples.length)} of the ${count(data.n)} test items, those with the highest loss${data.confusion.labels ? ' in each cell of the confusion matrix' : ''}.`), gallery(ctx, items, 'No item fits these filters.'));
   };
   ctx.on('slice', draw);
   return [lead('The model’s worst moments. Open one, then walk with the arrow keys. Now and then it is the label that is wrong.'),
-    h('div', { class: 'row' }, chooser(ctx, 'Show', options, choice.pair, v => { choice.pair = v; draw(); }, { class: 'pair' }), sliceChooser(ctx), chooser(ctx, 'Order', sorts, choice.sort, v => { choice.sort = v; draw(); }, { class: 'order' })), holder,
+    h('div', { class: 'row' }, chooser(ctx, 'Show', options, choice.pair, v => { choice.pair = v; draw(); }, { class: 'pair' }), sliceChooser(ctx), data.examples.some(e => known(e.score_target)) && chooser(ctx, 'Loss', losses, choice.loss, v => { choice.loss = v; draw(); }, { class: 'loss' }), chooser(ctx, 'Order', sorts, choice.sort, v => { choice.sort = v; draw(); }, { class: 'order' })), holder,
     h('details', {}, h('summary', {}, 'Confused pairs, suspect labels, and what withholding answers would bring'), tablesOf(ctx, { confused: 'Pairs that are confused', suspects: 'Labels that the model doubts',
       label_noise: 'Share of wrong labels, estimated', without_suspects: 'The metrics without suspect labels; optimistic, because the model itself picked them', selective: 'If the least certain answers were withheld', threshold_for_risk: 'A threshold chosen on the valid split for a risk' }))];
 }
@@ -764,21 +752,6 @@ function drawFoot(ctx) {
 }
 
 // ---------------------------------------------------------------- both ways in
-
-function followTheme(root) { // the notebook's theme wins over the system's
-  const { body, documentElement } = document;
-  const read = () => {
-    const light = body.dataset.jpThemeLight, dark = light === 'false' || body.classList.contains('vscode-dark') || documentElement.getAttribute('theme') === 'dark';
-    if (light !== undefined || dark || body.className.includes('vscode')) root.dataset.theme = dark ? 'dark' : 'light';
-  };
-  const observer = new MutationObserver(read);
-  observer.observe(body, { attributes: true, attributeFilter: ['data-jp-theme-light', 'class'] });
-  read();
-  return () => observer.disconnect();
-}
-
-// JupyterLab takes arrow keys and letters from whatever has the focus, unless that very element says not to.
-const keepKeys = e => e.target.setAttribute('data-lm-suppress-shortcuts', 'true');
 
 let views = 0;
 function render({ model, el }) {
