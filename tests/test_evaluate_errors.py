@@ -144,6 +144,14 @@ def join(many):
     return replace(many[0], ids=np.arange(sum(map(len, many))).astype(str), target=np.concatenate([p.target for p in many]), score=np.concatenate([p.score for p in many]))
 
 
+def test_no_suspects_is_no_noise_whatever_the_rounding():
+    "A model that is right with everything, on data sets whose shares of labels do not add up to 1 in floating point."
+    for n in range(60, 140):
+        target = np.arange(n) % 7
+        table = estimate_label_noise(make_predictions(range(n), target, np.eye(7)[target] * .93 + .01, task='single_label', labels=list('abcdefg')), seed=0, n_resamples=40)
+        assert table.value.between(0, 1e-12).all() and (table.low < 1e-12).all(), n
+
+
 def test_noise_of_each_label_and_its_edges():
     rng = np.random.default_rng(0)
     preds, _ = sort(rng, 600, 3, 6.)

@@ -141,7 +141,7 @@ def _confident_joint(target, score): # a function of weights (n,) that returns (
 def _noise_rates(joint) -> np.ndarray: # (1 + k,)
     "Share of wrong labels: of all, and of the items given each label."
     given = joint.sum(1)
-    with np.errstate(invalid='ignore'): return np.r_[1 - np.trace(joint), 1 - np.diag(joint) / np.where(given > 0, given, np.nan)]
+    with np.errstate(invalid='ignore'): return np.maximum(np.r_[1 - np.trace(joint), 1 - np.diag(joint) / np.where(given > 0, given, np.nan)], 0) # sums of rounded shares pass 1
 
 # %% ../../nbs/550_evaluate.errors.ipynb #5b323937
 def estimate_label_noise(preds: Predictions, # with one label an item, from a model that did not train on them
