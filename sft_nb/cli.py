@@ -81,14 +81,10 @@ def _audit_command(args) -> int: # 0 if nothing was found, else 2
 def _report_command(args) -> int:
     "Write the report and the cards of a finished run again."
     from sft_nb.records import Evaluation
-    from sft_nb.report.card import make_card, make_data_card
-    from sft_nb.report.page import save_page
+    from sft_nb.report.card import save_report
     path = Path(args.run)/'evaluation.json'
     if not path.is_file(): raise InputError(expected(f'`{args.run}`', 'the folder of a finished run', 'one without `evaluation.json`', 'Run it first: sft-nb run CONFIG.'))
-    evaluation = Evaluation.load(path)
-    print(save_page(evaluation, args.out or Path(args.run)/'report.html'))
-    write_text(Path(args.run)/'card.md', make_card(evaluation))
-    write_text(Path(args.run)/'data_card.md', make_data_card(evaluation))
+    print(save_report(Evaluation.load(path), args.run, page=args.out))
     return 0
 
 def _evaluate_command(args) -> int:

@@ -24,7 +24,7 @@ from fastai.torch_core import default_device
 from ..assets import ASSETS, fetch_asset
 from .standard import check_standard
 from ..config import RunConfig, make_config
-from ..core import InputError, expected, hash_json, suggest_names, write_text
+from ..core import InputError, expected, hash_json, suggest_names
 from ..data.audit import Audit, audit_items, fingerprint_items, stop_on_leak
 from ..data.items import items_from_file, items_from_folder, load_cifar10, load_elpv, validate_items
 from ..data.splits import split_items
@@ -35,8 +35,7 @@ from ..evaluate.forgetting import measure_forgetting
 from ..evaluate.robustness import evaluate_robustness
 from ..models.backbones import create_backbone
 from ..records import Evaluation
-from ..report.card import make_card, make_data_card
-from ..report.page import save_page
+from ..report.card import save_report
 from ..tasks.targets import describe_targets, make_item_predictions
 from ..train.probe import cross_predict, extract_features
 from ..train.run import Run, open_run, train_run
@@ -149,13 +148,8 @@ def run_job(config: RunConfig, # all that the run depends on
         _find_leaks(config, items, audit, say)
         train_run(run, items)
         evaluate_run(run, audit.to_dict())
-    return _write_report(run, run.evaluation)
-
-def _write_report(run, evaluation) -> Evaluation:
-    save_page(evaluation, run/'report.html')
-    write_text(run/'card.md', make_card(evaluation))
-    write_text(run/'data_card.md', make_data_card(evaluation))
-    return evaluation
+    save_report(run.evaluation, run.folder)
+    return run.evaluation
 
 # %% ../../nbs/71_bench.job.ipynb #c0500e61
 def stress_run(run: Run, # finished
@@ -168,8 +162,7 @@ def stress_run(run: Run, # finished
                seed: int = 0, # of the samples and of the corruptions
                ) -> Evaluation: # also in the run's folder, with report and card
     "Ask a run what corruption does to it and what it has forgotten; goes on where an earlier call was stopped."
-    evaluation = run.evaluation if (run/'evaluation.json').is_file() else None
-    if evaluation is None: raise InputError(expected(f'`{run.folder}`', 'the folder of a finished run', 'one without `evaluation.json`', 'Run it first: sft-nb run CONFIG.'))
+    evaluation = run.evaluation
     level, found, about = run.config.evaluate.confidence_level, {}, dict(evaluation.context.get('stress') or {})
     others = load_items(make_config(dict(data=dict(path=probe)))) if isinstance(probe, str) and probe else probe # read first: a mistyped name should not cost minutes
     if corruptions is None or len(corruptions):
@@ -183,4 +176,5 @@ def stress_run(run: Run, # finished
         about |= dict(probe=probe if isinstance(probe, str) else 'a probe set', probe_items=min(probe_items, len(others)))
     evaluation = replace(evaluation, curves=evaluation.curves | found, context=evaluation.context | dict(stress=about, test_reads=run.count_reads()))
     evaluation.save(run/'evaluation.json')
-    return _write_report(run, evaluation)
+    save_report(evaluation, run.folder)
+    return evaluation

@@ -78,11 +78,12 @@ def rank_models(models: dict, # name → `Predictions` of the same items
                 seed: int, # of resamples, where there are any
                 adjust: str = 'holm', # 'holm' or 'bh'
                 confidence_level: float = .95, # in (0, 1)
+                pairs: pd.DataFrame|None = None, # what `compare_models` says of the same, if that is known already
                 **kw, # more of `compare_predictions`
                 ) -> pd.DataFrame: # best first: model, metric, value, low, high, rank, rank_low, rank_high, tied, n, confidence_level, method
     "The models in order, each with the ranks it may have and a letter for each group that it is tied in; `**kw` goes to `compare_predictions`."
     spec, = select_metrics(next(iter(models.values())), metric)
-    pairs = compare_models(models, spec, seed=seed, adjust=adjust, confidence_level=confidence_level, **kw)
+    if pairs is None: pairs = compare_models(models, spec, seed=seed, adjust=adjust, confidence_level=confidence_level, **kw)
     own = pd.concat([estimate_metrics(preds, spec, by_label=False, seed=seed, confidence_level=confidence_level, weighted=kw.get('weighted', False)).assign(model=name)
                      for name, preds in models.items()], ignore_index=True)
     up = -1 if spec.direction == 'higher' else 1

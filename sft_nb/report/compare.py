@@ -27,7 +27,7 @@ from ..evaluate.many import compare_models, rank_models
 from ..evaluate.metrics import select_metrics
 from ..records import Predictions, format_metrics
 from .embed import embed_examples, plain_values
-from .words import describe_metric
+from .words import describe_metric, is_shown
 
 # %% ../../nbs/620_report.compare.ipynb #afc250c5
 def _read_runs(runs, # folders of runs, or `Predictions` by name
@@ -88,8 +88,9 @@ def build_comparison(runs, # folders of runs, or a dict name → folder or `Pred
     first = next(iter(read.values()))[0]
     models = {name: align_predictions(first, preds) if preds is not first else preds for name, (preds, _, _) in read.items()}
     specs, kw = select_metrics(first, metrics), dict(seed=seed, confidence_level=confidence_level)
-    ranking = pd.concat([rank_models(models, spec, **kw) for spec in specs], ignore_index=True)
-    pairs = pd.concat([compare_models(models, spec, **kw) for spec in specs], ignore_index=True)
+    apart = [compare_models(models, spec, **kw) for spec in specs]
+    ranking = pd.concat([rank_models(models, spec, pairs=pairs, **kw) for spec, pairs in zip(specs, apart)], ignore_index=True)
+    pairs = [{**r, 'shown': is_shown({**r, 'p_value': r['p_adjusted']})} for table in apart for r in table.to_dict('records')]
     headline = next(m for m in [*(metrics if isinstance(metrics, (list, tuple)) else []), 'balanced_accuracy', *ranking.metric] if m in set(ranking.metric))
     inputs = {k: v for _, of, _ in read.values() for k, v in of.items()}
     ones = {name: p.by_seed()[0] for name, p in models.items()}
@@ -97,7 +98,7 @@ def build_comparison(runs, # folders of runs, or a dict name → folder or `Pred
     rows, images = embed_examples(examples, thumbnail, max_images)
     settings = _differing({name: of for name, (_, _, of) in read.items()})
     payload = dict(version=1, kind='comparison', title=' against '.join(models) if len(models) < 4 else f'{len(models)} models', task=first.task, labels=list(first.labels), n=int(first.n_items),
-                   level=confidence_level, z=NormalDist().inv_cdf((1 + confidence_level)/2), headline=headline, models=list(models), verdict=_verdict(ranking[ranking.metric == headline], pairs), cautions=[],
+                   level=confidence_level, z=NormalDist().inv_cdf((1 + confidence_level)/2), headline=headline, models=list(models), verdict=_verdict(ranking[ranking.metric == headline]), cautions=[],
                    about={s.name: describe_metric(s.name) for s in specs}, ranking=plain_values(ranking), pairs=plain_values(pairs), disagreements=plain_values(counts),
                    examples=[{**row, 'says': said} for row, said in zip(rows, plain_values(says))], n_examples=len(rows), images=images, settings=settings,
                    run={}, curves={}, slices=[], metrics=[], comparisons=[])
@@ -108,7 +109,7 @@ def _differing(settings: dict) -> list: # rows: setting, and its value in each r
     keys = dict.fromkeys(k for of in settings.values() for k in of)
     return [dict(setting=k, **{name: of.get(k, '') for name, of in settings.items()}) for k in keys if len({of.get(k, '') for of in settings.values()}) > 1]
 
-def _verdict(ranking, pairs) -> dict:
+def _verdict(ranking) -> dict:
     "Who is first, and who is not shown to be behind."
     best, metric = ranking.iloc[0], describe_metric(ranking.metric.iloc[0])['title']
     tied = [r.model for r in ranking.iloc[1:].itertuples() if set(str(r.tied)) & set(str(best.tied))]

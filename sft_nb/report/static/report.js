@@ -678,8 +678,8 @@ function drawPairs(ctx) {
     const [a, b] = ctx.get('pair'), neg = v => known(v) ? -v : v;
     const rows = data.pairs.filter(r => (r.model === a && r.baseline === b) || (r.model === b && r.baseline === a)).map(r => {
       const c = r.model === a ? r : { ...r, value: r.baseline_value, baseline_value: r.value, difference: neg(r.difference), low: neg(r.high), high: neg(r.low) };
-      const shown = (c.low > 0 || c.high < 0) && c.p_adjusted < 1 - c.confidence_level, d = { low: c.low, high: c.high };
-      return { metric: c.metric, ...differenceRow(ctx, { ...c, p_value: c.p_adjusted, shown }), name: titleOf(ctx, c.metric), sub: `${fixed(c.value, digitsOf(d))} against ${fixed(c.baseline_value, digitsOf(d))}`, key: c.metric };
+      const d = { low: c.low, high: c.high };
+      return { metric: c.metric, ...differenceRow(ctx, { ...c, p_value: c.p_adjusted }), name: titleOf(ctx, c.metric), sub: `${fixed(c.value, digitsOf(d))} against ${fixed(c.baseline_value, digitsOf(d))}`, key: c.metric };
     });
     holder.replaceChildren(...[false, true].map(down => rows.filter(r => lowerIsBetter(ctx, r.metric) === down)).filter(list => list.length).map((list, i) =>
       forest(list, { domain: niceDomain([0, ...list.flatMap(r => [r.low, r.high])]), guide: 0, columns: [lowerIsBetter(ctx, list[0].metric) ? 'Lower is better ↓' : 'Higher is better ↑', 'difference [interval]'] })));
