@@ -32,7 +32,7 @@ from ..core import InputError, atomic_path, expected, hash_json
 from ..data.store import ImageStore
 from ..records import Predictions
 from ..models.backbones import input_statistics
-from ..tasks.image import batch_ids, load_batch
+from ..tasks.feed import batch_ids, load_batch
 from ..tasks.targets import Targets, make_item_predictions
 
 # %% ../../nbs/410_train.probe.ipynb #26db6a16

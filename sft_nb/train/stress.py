@@ -31,7 +31,8 @@ from ..data.store import ImageStore, build_store
 from ..models.backbones import create_backbone, input_statistics, load_backbone
 from ..models.weights import find_weights
 from ..records import Predictions, make_predictions
-from ..tasks.image import batch_ids, load_batch, score_images
+from ..tasks.feed import batch_ids, load_batch
+from ..tasks.image import score_images
 from ..tasks.targets import describe_targets, make_item_predictions
 from .learner import keep_pages
 from .probe import fit_probe, hash_weights, probe_items
