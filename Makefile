@@ -45,10 +45,10 @@ export: $(READY) ## write sft_nb/, the sidebar and README.md from the notebooks
 clean: $(READY) ## strip what changes by itself from the notebooks; outputs stay
 	@$(BIN)/nbdev-clean
 
-notebooks: $(READY) assets ## run all notebooks in place and save their outputs (NOTEBOOKS="nbs/00_core.ipynb" for some)
+notebooks: $(READY) assets ## run all notebooks in place, without bars and warnings, and save their outputs (NOTEBOOKS="nbs/00_core.ipynb" for some)
 	@for nb in $(NOTEBOOKS); do \
 	  echo "$$nb"; \
-	  $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --inplace --ExecutePreprocessor.timeout=600 "$$nb"; \
+	  CI=1 PYTHONWARNINGS=ignore $(BIN)/jupyter nbconvert --log-level ERROR --to notebook --execute --inplace --ExecutePreprocessor.timeout=600 "$$nb"; \
 	  $(BIN)/nbdev-clean --fname "$$nb"; \
 	done
 	@$(MAKE) export

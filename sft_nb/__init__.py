@@ -58,6 +58,7 @@
 - `sft_nb.train.probe`: The baseline that is always there, and the best first step of fine-tuning: a linear model on what the frozen backbone sees.
 - `sft_nb.train.run`: A folder that holds everything about one training: what went in, what came out, and what it was made with.
 - `sft_nb.train.schedule`: Fine-tune from the head down: which groups learn in which epoch, how fast, and when to stop.
+- `sft_nb.train.step`: What one step of training costs beside its arithmetic, and how to pay less of it.
 - `sft_nb.train.stress`: Ask a finished run what it says of worse pictures, and of pictures that have nothing to do with its task."""
 
 __version__ = "0.1.0"
