@@ -54,8 +54,10 @@ def layer_rates(n_groups: int, # as many as `layer_groups` gave
 
 # %% ../../nbs/22_models.adapt.ipynb #e1ae571c
 def freeze_norms(model: nn.Module, # set to training mode before
+                 *,
+                 all: bool = True, # or only those whose scale does not learn
                  ) -> int: # how many layers
-    "Put all BatchNorm layers into evaluation mode: their statistics stay, their scale and shift still learn."
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    "Put BatchNorm layers into evaluation mode: their statistics stay, their scale and shift may still learn."
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and (all or not next(m.parameters()).requires_grad)]
     for m in norms: m.eval()
     return len(norms)

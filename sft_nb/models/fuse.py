@@ -14,9 +14,7 @@ Docs: https://sft-nb.github.io/sft_nb/models.fuse.html.md"""
 # %% auto #0
 __all__ = ['PRECISIONS', 'FoldedConv', 'pick_precision', 'fuse_model', 'split_model']
 
-# %% ../../nbs/23_models.fuse.ipynb #099b41be
-import contextlib
-
+# %% ../../nbs/23_models.fuse.ipynb #e739174d
 import torch
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d, Conv2dSame
@@ -125,13 +123,13 @@ def _fold(graph, dtype):
 
 class _Fused(nn.Module):
     "A recorded graph, in the arithmetic that it was made for."
-    def __init__(self, graph, dtype):
+    def __init__(self, graph, dtype, out=torch.float32):
         super().__init__()
-        self.graph, self.dtype = graph, dtype
+        self.graph, self.dtype, self.out = graph, dtype, out
 
     def forward(self, x):
-        with torch.autocast(x.device.type, self.dtype) if self.dtype != torch.float32 else contextlib.nullcontext(): out = self.graph(x)
-        return out.float()
+        if self.dtype == torch.float32: return self.graph(x.float()).to(self.out)
+        with torch.autocast(x.device.type, self.dtype): return self.graph(x).to(self.out)
 
 def fuse_model(model: nn.Module, # in training mode, its norms frozen (`freeze_norms`) or not
                *,
@@ -147,18 +145,19 @@ def fuse_model(model: nn.Module, # in training mode, its norms frozen (`freeze_n
 def split_model(model: nn.Module, # whose first layers do not learn (`requires_grad`)
                 *,
                 precision: str = 'fp32', # of both parts
-                ) -> tuple|None: # (first part, rest), both fused; None if there is no such cut
+                ) -> tuple|None: # (first part, which returns that precision; rest, which returns fp32), both fused; None if there is no such cut
     "Cut a model where its frozen part ends: `rest(first(x))` is `model(x)`."
-    graph = _trace(model)
+    graph, dtype = _trace(model), PRECISIONS[precision]
     if graph is None: return None
-    _fold(graph, PRECISIONS[precision])
+    _fold(graph, dtype)
     modules, frozen = dict(graph.named_modules()), set()
     learns = lambda node: any(p.requires_grad for p in modules[node.target].parameters()) if node.op == 'call_module' else node.op == 'get_attr'
     for node in graph.graph.nodes:
         if node.op != 'output' and not learns(node) and all(n in frozen for n in node.all_input_nodes): frozen.add(node)
     edge = [n for n in graph.graph.nodes if n in frozen and any(u not in frozen for u in n.users)]
     if len(edge) != 1 or edge[0].op == 'placeholder': return None
-    return tuple(_Fused(fx.GraphModule(graph, g), PRECISIONS[precision]) for g in _cut(graph.graph, edge[0], frozen))
+    first, rest = (fx.GraphModule(graph, g) for g in _cut(graph.graph, edge[0], frozen))
+    return _Fused(first, dtype, dtype), _Fused(rest, dtype)
 
 def _cut(graph, edge, frozen) -> tuple: # two graphs
     "The graph up to and including `edge`, and the graph behind it."

@@ -1,9 +1,9 @@
 """A plain fastai `Learner`, set up so that the same seed gives the same weights.
 
 `create_learner` returns fastai's `Learner`, with layer groups, a loss and an optimiser that suit fine-tuning, and with
-four small callbacks. `SeedEpoch` makes everything random in an epoch a function of (seed, epoch), so that nothing
+five small callbacks. `SeedEpoch` makes everything random in an epoch a function of (seed, epoch), so that nothing
 depends on what ran before. `FreezeNorm` keeps BatchNorm's statistics. `ChannelsLast` lays pixels out as the machine
-wants them, and `ScoreValid` adds the metrics that training is steered by. `keep_pages` is for CPUs, where returning
+wants them, `FuseStep` lets a cheaper twin of the model do the arithmetic, and `ScoreValid` adds the metrics that training is steered by. `keep_pages` is for CPUs, where returning
 memory to the system after each step costs more than the step's arithmetic.
 
 Docs: https://sft-nb.github.io/sft_nb/train.learner.html.md"""
@@ -23,12 +23,13 @@ from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback # gives `Learner` its `no_bar`
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from fastai.optimizer import SGD, Adam
+from fastai.optimizer import SGD
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, mean_absolute_error, r2_score
 from torch import nn
 
 from ..core import InputError, derive_seed, expected, suggest_names
 from ..models.adapt import freeze_norms, layer_groups
+from .step import AdamW, FuseStep
 
 # %% ../../nbs/400_train.learner.ipynb #35f16fa6
 class SeedEpoch(Callback):
@@ -54,8 +55,9 @@ class ChannelsLast(Callback):
         self.learn.xb = tuple(x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in self.xb)
 
 class FreezeNorm(Callback):
-    "Keep BatchNorm's statistics as they were before fine-tuning."
-    def before_train(self): freeze_norms(self.model)
+    "Keep BatchNorm's statistics as they were before fine-tuning, in all layers or in those that are frozen."
+    def __init__(self, all: bool = True): self.all = all
+    def before_train(self): freeze_norms(self.model, all=self.all)
 
 # %% ../../nbs/400_train.learner.ipynb #20654f50
 def keep_pages() -> bool: # whether it could be done; only with glibc
@@ -87,7 +89,7 @@ class ScoreValid(Callback):
         return {name: float(f(target, score)) for name, f in VALID_METRICS[self.task].items()}
 
 # %% ../../nbs/400_train.learner.ipynb #dc3e10d8
-OPTIMIZERS = dict(adamw=Adam, sgd=partial(SGD, mom=.9))
+OPTIMIZERS = dict(adamw=AdamW, sgd=partial(SGD, mom=.9))
 
 def create_learner(dls: DataLoaders, # fastai's, from `image_block` or your own
                    model: nn.Module, # from `create_backbone`, or any with a last layer
@@ -97,11 +99,12 @@ def create_learner(dls: DataLoaders, # fastai's, from `image_block` or your own
                    seed: int, # of everything random in training
                    optimizer: str = 'adamw', # or `sgd`
                    weight_decay: float = .01, # not on norms and biases
-                   freeze_norm: bool = True, # keep BatchNorm's statistics
+                   freeze_norm: bool = True, # keep BatchNorm's statistics, also in layers that learn
+                   precision: str = 'auto', # of the arithmetic in training: `fp32`, `bf16`, or what suits the device
                    cbs: tuple = (), # more fastai callbacks
                    ) -> Learner: # plain fastai
     "A fastai `Learner` for fine-tuning."
     if optimizer not in OPTIMIZERS: raise InputError(expected('`optimizer`', 'known', f'`{optimizer}`', suggest_names(optimizer, OPTIMIZERS)))
-    ours = [SeedEpoch(seed), ChannelsLast(), ScoreValid(task)] + [FreezeNorm()] * freeze_norm
+    ours = [SeedEpoch(seed), ChannelsLast(), ScoreValid(task), FreezeNorm(freeze_norm), FuseStep(precision)]
     return Learner(dls, model, loss_func=loss, opt_func=OPTIMIZERS[optimizer], splitter=partial(layer_groups, coarse=False), wd=weight_decay,
                    train_bn=not freeze_norm, cbs=ours + list(cbs))
