@@ -51,6 +51,7 @@
 - `sft_nb.report.words`: What the numbers say, and what an author would rather leave out, in sentences that page and card share.
 - `sft_nb.tasks.image`: A table of images and labels becomes a fastai `DataBlock`; what the network says becomes `Predictions`.
 - `sft_nb.tasks.targets`: What there is to predict: how labels become numbers, which loss fits them, and how outputs become `Predictions`.
+- `sft_nb.train.average`: The average of many models at the price of one: of all steps, of the last epochs, or of the epochs that help each other.
 - `sft_nb.train.checkpoint`: Stop a training at any time, and go on to exactly the weights it would have had.
 - `sft_nb.train.learner`: A plain fastai `Learner`, set up so that the same seed gives the same weights.
 - `sft_nb.train.probe`: The baseline that is always there, and the best first step of fine-tuning: a linear model on what the frozen backbone sees.
