@@ -53,8 +53,10 @@
 - `sft_nb.tasks.targets`: What there is to predict: how labels become numbers, which loss fits them, and how outputs become `Predictions`.
 - `sft_nb.train.average`: The average of many models at the price of one: of all steps, of the last epochs, or of the epochs that help each other.
 - `sft_nb.train.checkpoint`: Stop a training at any time, and go on to exactly the weights it would have had.
+- `sft_nb.train.labels`: Believe a label less where a model that never saw it contradicts it; and see how far one, five or fifty labels a class would get you.
 - `sft_nb.train.learner`: A plain fastai `Learner`, set up so that the same seed gives the same weights.
 - `sft_nb.train.probe`: The baseline that is always there, and the best first step of fine-tuning: a linear model on what the frozen backbone sees.
+- `sft_nb.train.regularize`: Make learning by heart harder: mix images, look for flat minima, draw rare classes more often, believe doubtful labels less.
 - `sft_nb.train.run`: A folder that holds everything about one training: what went in, what came out, and what it was made with.
 - `sft_nb.train.schedule`: Fine-tune from the head down: which groups learn in which epoch, how fast, and when to stop.
 - `sft_nb.train.stress`: Ask a finished run what it says of worse pictures, and of pictures that have nothing to do with its task."""
