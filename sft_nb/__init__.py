@@ -55,6 +55,7 @@
 - `sft_nb.train.checkpoint`: Stop a training at any time, and go on to exactly the weights it would have had.
 - `sft_nb.train.labels`: Believe a label less where a model that never saw it contradicts it; and see how far one, five or fifty labels a class would get you.
 - `sft_nb.train.learner`: A plain fastai `Learner`, set up so that the same seed gives the same weights.
+- `sft_nb.train.monitor`: See the gap between what was learnt and what was learnt by heart while training goes on, with an interval, and be told what to do about it.
 - `sft_nb.train.probe`: The baseline that is always there, and the best first step of fine-tuning: a linear model on what the frozen backbone sees.
 - `sft_nb.train.regularize`: Make learning by heart harder: mix images, look for flat minima, draw rare classes more often, believe doubtful labels less.
 - `sft_nb.train.run`: A folder that holds everything about one training: what went in, what came out, and what it was made with.
