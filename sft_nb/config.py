@@ -92,7 +92,7 @@ class TrainConfig:
     symmetry: str = option('mirror', 'under what an image keeps its label: nothing, left-right flips, or all flips and quarter turns', choices=('none', 'mirror', 'all'))
     class_weights: str|None = option(None, '`balanced` makes rare classes count as much as common ones; `effective` by their effective number', choices=('balanced', 'effective'))
     sampling: str = option('shuffle', 'every item once an epoch, or each class as often as the others', choices=('shuffle', 'balanced'))
-    item_weights: str|None = option(None, '`confident` lets items count less whose label a probe contradicts', choices=('confident',))
+    item_weights: str|None = option(None, '`confident` lets items count less whose label a probe contradicts; `prune` leaves them out', choices=('confident', 'prune'))
     label_smoothing: float = option(0., 'probability taken from the given label', low=0, high=.5)
     focal_gamma: float = option(0., 'focal loss: how much easy items are turned down; 2 is usual', low=0, high=5)
     mixup: float = option(0., 'mix two images; the α of the beta distribution, .2 is usual', low=0, high=8)

@@ -28,6 +28,7 @@ def weigh_suspects(features: np.ndarray, # (n, d), of all items, from `extract_f
                    targets: Targets, # one label an item
                    *,
                    seed: int, # of the folds
+                   prune: bool = False, # leave suspect items out
                    ) -> np.ndarray: # (number of training items,), in their order, with mean 1
     "How much each training item should count, given how probable its label is."
     if targets.task != 'single_label': raise InputError(expected('the task', 'one label an item', targets.task, 'Confident learning compares classes.'))
@@ -38,7 +39,7 @@ def weigh_suspects(features: np.ndarray, # (n, d), of all items, from `extract_f
     given = score[np.arange(len(y)), y]
     usual = np.bincount(y, given, targets.n_out) / np.bincount(y, minlength=targets.n_out).clip(1)
     suspect = train['id'].astype(str).isin(find_suspect_labels(train['id'], y, score, targets.labels)['id']).to_numpy()
-    weight = np.where(suspect, np.minimum(given / usual[y], 1), 1.)
+    weight = np.where(suspect, 0. if prune else np.minimum(given / usual[y], 1), 1.)
     return weight / weight.mean()
 
 # %% ../../nbs/412_train.labels.ipynb #3124a001

@@ -161,7 +161,7 @@ def regularize_callbacks(train: TrainConfig, # the options
     if t.sampling == 'balanced' or t.item_weights: out.append(SampleItems(t.seed, len(rows), targets.encode(rows) if t.sampling == 'balanced' else None))
     if t.item_weights:
         if features is None: raise InputError(expected('`features`', 'a function', 'nothing', 'Suspect labels are found on features, see `extract_features`.'))
-        out.append(WeightItems(weigh_suspects(features(), items, targets, seed=t.seed)))
+        out.append(WeightItems(weigh_suspects(features(), items, targets, seed=t.seed, prune=t.item_weights == 'prune')))
     if t.mixup or t.cutmix: out.append(MixItems(t.seed, targets.n_out, t.mixup, t.cutmix))
     if t.sam_rho: out.append(SharpnessAware(t.sam_rho))
     epochs = sum(n for n, _ in t.unfreeze) or t.epochs
