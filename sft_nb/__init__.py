@@ -53,10 +53,14 @@
 - `sft_nb.tasks.feed`: Batches are ready before the network asks for them, and made by as little work as there is.
 - `sft_nb.tasks.image`: A table of images and labels becomes a fastai `DataBlock`; what the network says becomes `Predictions`.
 - `sft_nb.tasks.targets`: What there is to predict: how labels become numbers, which loss fits them, and how outputs become `Predictions`.
+- `sft_nb.train.average`: The average of many models at the price of one: of all steps, of the last epochs, or of the epochs that help each other.
 - `sft_nb.train.cache`: What a frozen layer makes of an image never changes, so it is computed once and read from disk from then on.
 - `sft_nb.train.checkpoint`: Stop a training at any time, and go on to exactly the weights it would have had.
+- `sft_nb.train.labels`: Believe a label less where a model that never saw it contradicts it; and see how far one, five or fifty labels a class would get you.
 - `sft_nb.train.learner`: A plain fastai `Learner`, set up so that the same seed gives the same weights.
+- `sft_nb.train.monitor`: See the gap between what was learnt and what was learnt by heart while training goes on, with an interval, and be told what to do about it.
 - `sft_nb.train.probe`: The baseline that is always there, and the best first step of fine-tuning: a linear model on what the frozen backbone sees.
+- `sft_nb.train.regularize`: Make learning by heart harder: mix images, look for flat minima, draw rare classes more often, believe doubtful labels less.
 - `sft_nb.train.run`: A folder that holds everything about one training: what went in, what came out, and what it was made with.
 - `sft_nb.train.schedule`: Fine-tune from the head down: which groups learn in which epoch, how fast, and when to stop.
 - `sft_nb.train.step`: What one step of training costs beside its arithmetic, and how to pay less of it.

@@ -30,7 +30,9 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
            'describe_targets', 'make_item_predictions', 'Checkpoint', 'create_learner', 'keep_pages', 'cross_predict',
            'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run', 'open_run', 'predict_files',
            'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr', 'fine_tune',
-           'gradual_unfreeze']
+           'gradual_unfreeze', 'EMA', 'SWA', 'GreedySoup', 'draw_few_shot', 'probe_few_shot', 'weigh_suspects',
+           'WatchGap', 'advise_training', 'MixItems', 'SampleItems', 'SharpnessAware', 'WeightItems',
+           'regularize_callbacks']
 
 # %% ../nbs/90_all.ipynb #31284fed
 from .assets import fetch_asset, list_assets
@@ -73,9 +75,13 @@ from .report.page import save_page
 from .report.widgets import build_report, compare_runs
 from .tasks.image import image_block, predict_items
 from .tasks.targets import create_loss, describe_targets, make_item_predictions
+from .train.average import EMA, SWA, GreedySoup
 from .train.checkpoint import Checkpoint
+from .train.labels import draw_few_shot, probe_few_shot, weigh_suspects
 from .train.learner import create_learner, keep_pages
+from .train.monitor import WatchGap, advise_training
 from .train.probe import cross_predict, extract_features, fit_probe, probe_fewer, probe_items
+from .train.regularize import MixItems, SampleItems, SharpnessAware, WeightItems, regularize_callbacks
 from .train.run import Run, open_run, predict_files, train_run
 from .train.stress import predict_corrupted, predict_probe, sample_items
 from .train.schedule import find_lr, fine_tune, gradual_unfreeze
@@ -84,22 +90,26 @@ from .train.schedule import find_lr, fine_tune, gradual_unfreeze
 _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job',
          'stress_run', 'check_standard', 'has_passed', 'ChangeLog', 'apply_changes', 'RunConfig', 'make_config',
          'read_config', 'write_config', 'InputError', 'audit_items', 'check_leakage', 'find_suspect_labels',
-         'fingerprint_items', 'stop_on_leak', 'create_augment', 'show_augment', 'corrupt_image', 'show_corruptions',
-         'items_from_file', 'items_from_folder', 'items_from_frame', 'load_cifar10', 'load_elpv', 'validate_items',
-         'hash_split', 'kfold_split', 'split_items', 'build_store', 'compare_predictions', 'delong_test',
-         'mcnemar_test', 'evaluate_predictions', 'majority_baseline', 'bootstrap_interval', 'clopper_pearson_interval',
-         'estimate_metrics', 'wilson_interval', 'compute_metric', 'list_metrics', 'naive_scale',
-         'minimum_detectable_effect', 'noninferiority_test', 'required_n', 'compare_models', 'rank_models',
-         'rank_over_datasets', 'SliceFrame', 'find_weak_slices', 'slice_metrics', 'fit_thresholds', 'measure_fairness',
-         'compare_calibration', 'estimate_calibration', 'fit_calibrator', 'choose_threshold', 'confused_pairs',
-         'estimate_label_noise', 'risk_coverage_curve', 'suspect_labels', 'evaluate_robustness', 'linear_cka',
-         'measure_forgetting', 'compare_splits', 'fit_learning_curve', 'layer_groups', 'layer_rates',
-         'create_backbone', 'input_statistics', 'list_backbones', 'load_backbone', 'save_backbone', 'Evaluation',
-         'Predictions', 'format_metrics', 'make_predictions', 'Annotator', 'measure_agreement', 'make_card',
-         'make_data_card', 'LabelCleaner', 'ComparisonDisplay', 'ForgettingDisplay', 'LearningCurveDisplay',
-         'RankDisplay', 'RiskCoverageDisplay', 'RobustnessDisplay', 'ConfusionDisplay', 'CurveDisplay',
-         'HistoryDisplay', 'MetricsDisplay', 'ReliabilityDisplay', 'SliceDisplay', 'ThresholdDisplay', 'check_card',
-         'save_page', 'build_report', 'compare_runs', 'image_block', 'predict_items', 'create_loss',
-         'describe_targets', 'make_item_predictions', 'Checkpoint', 'create_learner', 'keep_pages', 'cross_predict',
+         'fingerprint_items', 'stop_on_leak', 'create_augment', 'show_augment', 'corrupt_image',
+         'show_corruptions', 'items_from_file', 'items_from_folder', 'items_from_frame', 'load_cifar10',
+         'load_elpv', 'validate_items', 'hash_split', 'kfold_split', 'split_items', 'build_store',
+         'compare_predictions', 'delong_test', 'mcnemar_test', 'evaluate_predictions', 'majority_baseline',
+         'bootstrap_interval', 'clopper_pearson_interval', 'estimate_metrics', 'wilson_interval',
+         'compute_metric', 'list_metrics', 'naive_scale', 'minimum_detectable_effect', 'noninferiority_test',
+         'required_n', 'compare_models', 'rank_models', 'rank_over_datasets', 'SliceFrame', 'find_weak_slices',
+         'slice_metrics', 'fit_thresholds', 'measure_fairness', 'compare_calibration', 'estimate_calibration',
+         'fit_calibrator', 'choose_threshold', 'confused_pairs', 'estimate_label_noise', 'risk_coverage_curve',
+         'suspect_labels', 'evaluate_robustness', 'linear_cka', 'measure_forgetting', 'compare_splits',
+         'fit_learning_curve', 'layer_groups', 'layer_rates', 'create_backbone', 'input_statistics',
+         'list_backbones', 'load_backbone', 'save_backbone', 'Evaluation', 'Predictions', 'format_metrics',
+         'make_predictions', 'Annotator', 'measure_agreement', 'make_card', 'make_data_card', 'LabelCleaner',
+         'ComparisonDisplay', 'ForgettingDisplay', 'LearningCurveDisplay', 'RankDisplay', 'RiskCoverageDisplay',
+         'RobustnessDisplay', 'ConfusionDisplay', 'CurveDisplay', 'HistoryDisplay', 'MetricsDisplay',
+         'ReliabilityDisplay', 'SliceDisplay', 'ThresholdDisplay', 'check_card', 'save_page', 'build_report',
+         'compare_runs', 'image_block', 'predict_items', 'create_loss', 'describe_targets',
+         'make_item_predictions', 'Checkpoint', 'create_learner', 'keep_pages', 'cross_predict',
          'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run', 'open_run', 'predict_files',
-         'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr', 'fine_tune', 'gradual_unfreeze']
+         'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr', 'fine_tune',
+         'gradual_unfreeze', 'EMA', 'SWA', 'GreedySoup', 'draw_few_shot', 'probe_few_shot', 'weigh_suspects',
+         'WatchGap', 'advise_training', 'MixItems', 'SampleItems', 'SharpnessAware', 'WeightItems',
+         'regularize_callbacks']

@@ -72,6 +72,7 @@ class ModelConfig:
     size: int = option(224, 'pixels of a side', low=32, high=1024)
     resize: str = option('squash', 'how an image becomes square', choices=('squash', 'crop'))
     drop_rate: float = option(0., 'dropout before the head', low=0, high=.9)
+    drop_path_rate: float = option(0., 'stochastic depth: the probability that the last block is skipped, less for earlier ones', low=0, high=.9)
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -89,10 +90,22 @@ class TrainConfig:
     warmup: float = option(.15, 'share of the steps in which the rate rises; then it falls as a cosine', low=0, high=.9)
     augment: str = option('none', 'how much training images are varied; more epochs bear more', choices=('none', 'light', 'medium', 'strong'))
     symmetry: str = option('mirror', 'under what an image keeps its label: nothing, left-right flips, or all flips and quarter turns', choices=('none', 'mirror', 'all'))
-    class_weights: str|None = option(None, '`balanced` makes rare classes count as much as common ones', choices=('balanced',))
+    class_weights: str|None = option(None, '`balanced` makes rare classes count as much as common ones; `effective` by their effective number', choices=('balanced', 'effective'))
+    sampling: str = option('shuffle', 'every item once an epoch, or each class as often as the others', choices=('shuffle', 'balanced'))
+    item_weights: str|None = option(None, '`confident` lets items count less whose label a probe contradicts; `prune` leaves them out', choices=('confident', 'prune'))
     label_smoothing: float = option(0., 'probability taken from the given label', low=0, high=.5)
+    focal_gamma: float = option(0., 'focal loss: how much easy items are turned down; 2 is usual', low=0, high=5)
+    mixup: float = option(0., 'mix two images; the α of the beta distribution, .2 is usual', low=0, high=8)
+    cutmix: float = option(0., 'paste a part of another image; the α of the beta distribution, 1 is usual', low=0, high=8)
+    erasing: float = option(0., 'probability that a rectangle of an image is erased', low=0, high=1)
+    sam_rho: float = option(0., 'sharpness-aware steps of this radius, each twice as slow; .05 is usual', low=0, high=2)
+    average: str|None = option(None, 'average the weights of steps (ema), of epochs (swa), or of those epochs that help (soup)', choices=('ema', 'swa', 'soup'))
+    ema_decay: float = option(.9998, 'how slowly the average of `ema` moves, after its warm-up', low=.5, high=.99999)
+    swa_start: float = option(.75, 'share of the epochs before `swa` begins', low=0, high=.99)
     monitor: str = option('valid_loss', 'what selects the best epoch, always on the validation split')
     patience: int|None = option(None, 'stop after so many epochs without improvement', low=1)
+    min_delta: float = option(0., 'the least improvement that counts', low=0)
+    watch_gap: bool = option(True, 'measure the gap between training and validation split after each epoch')
 
 # %% ../nbs/01_config.ipynb #625c5903
 @dataclass(frozen=True)
@@ -167,6 +180,16 @@ def _parse(cls, given, where: str, problems: list):
     return None if problems else cls(**values)
 
 # %% ../nbs/01_config.ipynb #355376a0
+def _check_together(config) -> list:
+    "Options that are right alone and wrong together."
+    t, labels = config.train, config.data.task == 'single_label'
+    wrong = [('`train.sampling`', 'shuffle, with `class_weights`', t.sampling == 'balanced' and t.class_weights, 'Either makes rare classes count more; together they do it twice.'),
+             ('`train.sampling`', 'shuffle, for other tasks than one label an item', t.sampling == 'balanced' and not labels, ''),
+             ('`train.item_weights`', 'empty, for other tasks than one label an item', t.item_weights and not labels, ''),
+             ('`train.cutmix`', '0, for regression', t.cutmix and config.data.task == 'regression', 'A part of an image has no number of its own. Use `mixup`.'),
+             ('`train.focal_gamma`', '0, for regression', t.focal_gamma and config.data.task == 'regression', '')]
+    return [expected(name, to_be, value, do) for name, to_be, value, do in wrong if value]
+
 def make_config(given: dict, # nested, as in the file
                 ) -> RunConfig: # raises `InputError` with everything that is wrong
     "A checked configuration from a mapping."
@@ -178,6 +201,7 @@ def make_config(given: dict, # nested, as in the file
         for i, pair in enumerate(t.unfreeze):
             if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(v, int) for v in pair) and pair[0] > 0):
                 problems.append(expected(f'`train.unfreeze[{i}]`', '[epochs, freeze_to], two whole numbers', pair))
+        problems += _check_together(config)
         for name, threshold in config.standard.items():
             if not _is_kind(threshold, float): problems.append(expected(f'`standard.{name}`', 'a number', repr(threshold)))
     raise_problems(problems)

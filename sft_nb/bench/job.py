@@ -38,6 +38,7 @@ from ..records import Evaluation
 from ..report.card import save_report
 from ..tasks.targets import describe_targets, make_item_predictions
 from ..train.probe import cross_predict, extract_features
+from ..train.monitor import advise_training
 from ..train.run import Run, open_run, train_run
 from ..train.stress import predict_corrupted, predict_probe
 
@@ -122,7 +123,8 @@ def _notes(history) -> list:
     if not history: return ['Nothing was fine-tuned: this is the linear probe.']
     best = next(row for row in history if row['kept'])
     if best['epoch'] == -1: return ['No epoch of fine-tuning improved the validation loss of the linear probe, so the model is the probe. A smaller learning rate or more epochs may help.']
-    return ['The last epoch was still the best: more epochs may help.'] if best['epoch'] == history[-1]['epoch'] and len(history) > 2 else []
+    last = best['epoch'] == history[-1]['epoch'] and len(history) > 2
+    return ['The last epoch was still the best: more epochs may help.'] * last + advise_training(pd.DataFrame(history))
 
 # %% ../../nbs/71_bench.job.ipynb #564c4822
 def _find_leaks(config, items, audit, say):

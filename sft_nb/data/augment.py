@@ -40,6 +40,8 @@ def _jitter(by: float) -> dict: return {'ColorJitter': dict(brightness=(1 - by, 
 def _turn(by: float) -> dict: return {'Affine': dict(rotate=(-by, by), border_mode=_REFLECT, p=.5)}
 def _crop(size: int, least: float) -> dict: return {'RandomResizedCrop': dict(size=(size, size), scale=(least, 1.), ratio=(.8, 1.25), p=1.)}
 
+def _erase(p: float) -> list: return [{'Erasing': dict(scale=(.02, 1/3), ratio=(.3, 1/.3), fill=127, p=p)}] if p else []
+
 _PRESETS = {
     'none': lambda size: [],
     'light': lambda size: [{'Affine': dict(rotate=(-7, 7), scale=(.95, 1.05), translate_percent=(-.04, .04), border_mode=_REFLECT, p=.7)}, _jitter(.1)],
@@ -73,15 +75,17 @@ def create_augment(preset: 'str|dict|list|A.Compose', # none, light, medium, str
                    *,
                    size: int, # side of the square images that go in and must come out, in pixels
                    symmetry: str = 'mirror', # none, mirror or all: see above; only for presets
+                   erase: float = 0., # probability that a random rectangle is erased, at the end; only for presets
                    ) -> A.Compose: # raises `InputError` with all problems
     "An albumentations pipeline that has been tried on an image."
     problems = []
     if symmetry not in _SYMMETRY: problems.append(expected('`symmetry`', 'none, mirror or all', repr(symmetry), suggest_names(symmetry, _SYMMETRY)))
     if isinstance(preset, str) and preset not in _PRESETS: problems.append(expected('the augmentation', 'one of ' + ', '.join(_PRESETS), repr(preset), suggest_names(preset, _PRESETS)))
+    if not 0 <= erase <= 1: problems.append(expected('`erase`', 'in [0, 1]', erase))
     raise_problems(problems)
     if isinstance(preset, A.BaseCompose): pipeline = preset
     else:
-        steps = _SYMMETRY[symmetry] + _PRESETS[preset](size) if isinstance(preset, str) else [{k: v} for k, v in preset.items()] if isinstance(preset, dict) else preset
+        steps = _SYMMETRY[symmetry] + _PRESETS[preset](size) + _erase(erase) if isinstance(preset, str) else [{k: v} for k, v in preset.items()] if isinstance(preset, dict) else preset
         built = [_build_step(step, problems) for step in steps]
         raise_problems(problems)
         pipeline = A.Compose(built)

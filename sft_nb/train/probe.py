@@ -33,7 +33,7 @@ from ..data.store import ImageStore
 from ..records import Predictions
 from ..models.backbones import input_statistics
 from ..tasks.feed import batch_ids, load_batch
-from ..tasks.targets import Targets, make_item_predictions
+from ..tasks.targets import Targets, make_item_predictions, weigh_classes
 
 # %% ../../nbs/410_train.probe.ipynb #26db6a16
 def hash_weights(model: nn.Module, # a timm model
@@ -101,7 +101,7 @@ def fit_probe(features: np.ndarray, # (n, d), of the training items
               valid_target: np.ndarray, # (m,) or (m, k)
               task: str, # one of `TASKS`
               n_out: int, # labels, or 1
-              class_weights: str|None = None, # `balanced`, or None
+              class_weights: str|None = None, # `balanced` or `effective`, or None
               strengths: tuple = (1e-4, 3e-4, 1e-3, 3e-3, .01, .03, .1, .3, 1.), # candidates for scikit-learn's `C`
               ) -> Probe: # the one with the lowest loss on the validation split
     "A linear model on frozen features; its regularisation is chosen on `valid`."
@@ -121,7 +121,7 @@ def _solve(x, y, task, n_out, strength, class_weights):
     if task == 'regression':
         m = Ridge(alpha=1 / (2 * strength)).fit(x, y)
         return m.coef_.reshape(1, -1), np.array([m.intercept_])
-    fit = lambda t: LogisticRegression(C=strength, class_weight=class_weights, max_iter=500, tol=1e-3).fit(x, t)
+    fit = lambda t: LogisticRegression(C=strength, class_weight=class_weights and dict(enumerate(weigh_classes(np.bincount(t), class_weights))), max_iter=500, tol=1e-3).fit(x, t)
     if task == 'multi_label':
         models = [fit(t) if 0 < t.mean() < 1 else None for t in y.T]
         return (np.stack([np.zeros(x.shape[1]) if m is None else m.coef_[0] for m in models]),
@@ -138,8 +138,8 @@ def _loss(score, target, task, n_out, class_weights):
     if task == 'multi_label':
         p = np.clip(score, 1e-7, 1 - 1e-7)
         return float(-np.mean(target * np.log(p) + (1 - target) * np.log(1 - p)))
-    counts = np.bincount(target, minlength=n_out).clip(1)
-    return log_loss(target, score, labels=range(n_out), sample_weight=1 / counts[target] if class_weights else None)
+    weight = weigh_classes(np.bincount(target, minlength=n_out), class_weights)
+    return log_loss(target, score, labels=range(n_out), sample_weight=weight[target])
 
 # %% ../../nbs/410_train.probe.ipynb #852e1c0d
 def probe_items(model: nn.Module, # a timm model; the probe goes into its head
@@ -147,7 +147,7 @@ def probe_items(model: nn.Module, # a timm model; the probe goes into its head
                 items: pd.DataFrame, # with `split`
                 targets: Targets, # from `describe_targets`
                 *,
-                class_weights: str|None = None, # `balanced`, or None
+                class_weights: str|None = None, # `balanced` or `effective`, or None
                 ) -> tuple: # (the `Probe`, its scores of all items, (n, k))
     "Fit a probe on `train`, choose its regularisation on `valid`, put it into the model's head, and score all items."
     features, y, split = extract_features(model, store, items['id']), targets.encode(items), items['split'].to_numpy()

@@ -34,7 +34,9 @@ from ..tasks.image import image_block, score_images
 from ..tasks.targets import Targets, create_loss, describe_targets, make_item_predictions
 from .checkpoint import Checkpoint
 from .learner import create_learner, keep_pages
-from .probe import probe_items
+from .monitor import WatchGap
+from .probe import extract_features, probe_items
+from .regularize import regularize_callbacks
 from .schedule import fine_tune, gradual_unfreeze
 
 # %% ../../nbs/440_train.run.ipynb #2caec8fe
@@ -101,7 +103,7 @@ def train_run(run: Run, # from `open_run`
     torch.manual_seed(c.train.seed)
     _write_items(run, items)
     targets = describe_targets(items, task=c.data.task, positive=c.data.positive, soft=c.data.soft)
-    model = create_backbone(c.model.backbone, n_out=targets.n_out, weights=c.model.weights, drop_rate=c.model.drop_rate).to(default_device())
+    model = create_backbone(c.model.backbone, n_out=targets.n_out, weights=c.model.weights, drop_rate=c.model.drop_rate, drop_path_rate=c.model.drop_path_rate).to(default_device())
     store = build_store(items, size=c.model.size, resize=c.model.resize)
     _write_lock(run, items, store, model)
     seconds = dict(images=time.perf_counter() - started)
@@ -126,12 +128,13 @@ def _write_lock(run, items, store, model):
 def _fine_tune(run, c, items, targets, model, store) -> tuple:
     "The model with the best weights, and the seconds it took."
     t, started = c.train, time.perf_counter()
-    augment = create_augment(t.augment, size=c.model.size, symmetry=t.symmetry)
+    augment = create_augment(t.augment, size=c.model.size, symmetry=t.symmetry, erase=t.erasing)
     block = image_block(targets, store=store, augment=augment, statistics=input_statistics(model), seed=t.seed)
     dls = block.dataloaders(items, bs=t.batch_size, num_workers=0)
-    loss = create_loss(targets, items[items['split'] == 'train'], class_weights=t.class_weights, label_smoothing=t.label_smoothing)
-    learn = create_learner(dls, model, loss=loss, task=targets.task, seed=t.seed, optimizer=t.optimizer, weight_decay=t.weight_decay, freeze_norm=t.freeze_norm)
-    common = dict(lr=t.lr, layer_decay=t.layer_decay, warmup=t.warmup, monitor=t.monitor, patience=t.patience,
+    loss = create_loss(targets, items[items['split'] == 'train'], class_weights=t.class_weights, label_smoothing=t.label_smoothing, focal_gamma=t.focal_gamma)
+    cbs = regularize_callbacks(t, items, targets, features=lambda: extract_features(model, store, items['id'])) + [WatchGap(t.seed, items)] * t.watch_gap
+    learn = create_learner(dls, model, loss=loss, task=targets.task, seed=t.seed, optimizer=t.optimizer, weight_decay=t.weight_decay, freeze_norm=t.freeze_norm, cbs=cbs)
+    common = dict(lr=t.lr, layer_decay=t.layer_decay, warmup=t.warmup, monitor=t.monitor, patience=t.patience, min_delta=t.min_delta,
                   checkpoint=Checkpoint(run/'checkpoint.safetensors', _hash_config(c)))
     history = gradual_unfreeze(learn, t.unfreeze, **common) if t.unfreeze else fine_tune(learn, t.epochs, freeze_to=t.freeze_to, **common)
     with atomic_path(run/'history.csv') as temporary: history.to_csv(temporary, index=False)

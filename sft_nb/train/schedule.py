@@ -146,6 +146,8 @@ def fit_plan(learn: Learner, # from `create_learner`
         with track(total=(total - done) * len(learn.dls.train), desc='Fine-tuning', unit='step') as bar, learn.no_bar(), learn.no_logging():
             cbs = [FollowPlan(stages, lr, layer_decay, warmup, done), record, best, ShowProgress(bar)]
             learn.fit(total - done, cbs=cbs + ([checkpoint] if checkpoint else []))
+    for cb in learn.cbs:
+        if hasattr(type(cb), 'after_plan'): cb.after_plan(best) # such as `GreedySoup`
     learn.model.load_state_dict(best.weights)
     return pd.DataFrame(record.rows).assign(kept=lambda rows: rows['epoch'] == best.best_epoch)
 

@@ -565,23 +565,24 @@ function bars(width, rows, most, label) {
 }
 
 function drawTraining(ctx) {
-  const rows = ctx.data.history, at = rows.map((r, i) => known(r.epoch) ? r.epoch : i), own = new Set(['epoch', 'stage', 'train_loss', 'valid_loss', 'lr', 'seconds', 'kept']), isRate = k => /^lr_\d+$/.test(k);
+  const rows = ctx.data.history, at = rows.map((r, i) => known(r.epoch) ? r.epoch : i), own = new Set(['epoch', 'stage', 'train_loss', 'valid_loss', 'lr', 'seconds', 'kept', 'train_eval_loss', 'gap', 'gap_low', 'gap_high', 'constant_loss']), isRate = k => /^lr_\d+$/.test(k);
   const keys = [...new Set(rows.flatMap(r => Object.keys(r)))], more = keys.filter(k => !own.has(k) && !isRate(k) && rows.some(r => known(r[k])));
   const stages = rows.map((r, i) => ({ x: at[i], label: r.stage })).filter((m, i) => m.label && (!i || m.label !== rows[i - 1].stage));
   const domain = [Math.min(...at), Math.max(...at, Math.min(...at) + 1)], ticks = niceTicks(...domain, 8).filter(Number.isInteger);
   const x = { domain, label: 'epoch', ticks, format: v => v < 0 ? 'start' : String(v) }, take = key => rows.map((r, i) => [at[i], r[key]]);
   const has = key => rows.some(r => known(r[key])), tones = ['blue', 'red', 'green', 'ink'];
-  const chart = (title, label, list, zero) => figure(ctx, title, width => lineChart(width, { x, y: { domain: niceDomain(list.flatMap(l => l.points.map(p => p[1])), { zero }), label, format: label === 'learning rate' ? v => v ? v.toExponential(1).replace('.0e', 'e').replace('e-', 'e−') : '0' : undefined },
+  const chart = (title, label, list, zero) => figure(ctx, title, width => lineChart(width, { x, y: { domain: niceDomain(list.flatMap(l => [...l.points.map(p => p[1]), ...(l.band || []).flatMap(b => [b[1], b[2]])]), { zero }), label, format: label === 'learning rate' ? v => v ? v.toExponential(1).replace('.0e', 'e').replace('e-', 'e−') : '0' : undefined },
     label: `${title}; the numbers are in the table below.`, marks: stages.map((m, i) => ({ ...m, tone: 'soft' })), series: list }));
   const losses = [['train_loss', 'train', 'ink'], ['valid_loss', 'valid', 'blue']].filter(([k]) => has(k)).map(([k, name, tone]) => ({ name, tone, dots: true, points: take(k) }));
   const rates = keys.filter(k => isRate(k) && has(k)), faint = i => i === 0 ? 'red' : 'faint';
   const groups = [...rates.map((k, i) => ({ name: i === 0 ? 'first layers' : '', tone: faint(i), points: take(k) })), { name: rates.length ? 'head' : '', tone: 'blue', dots: true, points: take('lr') }];
-  const gap = rows.map((r, i) => [at[i], known(r.train_loss) && known(r.valid_loss) ? r.valid_loss - r.train_loss : null]);
+  const watched = has('gap'), gap = rows.map((r, i) => [at[i], watched ? r.gap : known(r.train_loss) && known(r.valid_loss) ? r.valid_loss - r.train_loss : null]);
+  const band = watched && rows.map((r, i) => [at[i], r.gap_low, r.gap_high]).filter(b => known(b[1]));
   const seconds = sum(rows.map(r => r.seconds || 0)), kept = rows.findIndex(r => r.kept);
   return [lead(`${plural(rows.length, 'epoch')}${seconds ? ` in ${duration(seconds)}` : ''}. ${stages.length > 1 ? 'Vertical lines mark the start of a stage.' : ''}${kept < 0 ? '' : at[kept] < 0 ? ' The weights from before the first were kept.' : ` The weights of epoch ${at[kept]} were kept.`}`),
     h('div', { class: 'two' }, losses.length > 0 && chart('Loss', 'loss', losses, false),
       more.length > 0 && chart('On the valid split', 'value', more.slice(0, 4).map((k, i) => ({ name: titleOf(ctx, k), tone: tones[i], dots: true, points: take(k) }))),
-      gap.filter(p => known(p[1])).length > 1 && chart('Gap: valid minus train loss', 'loss', [{ name: '', tone: 'ink', dots: true, points: gap }], true),
+      gap.filter(p => known(p[1])).length > 1 && chart(watched ? 'Gap: valid minus train loss, both in evaluation; with its interval' : 'Gap: valid minus train loss', 'loss', [{ name: '', tone: 'ink', dots: true, points: gap, band }], true),
       has('lr') && chart(rates.length ? `Learning rate of ${rates.length + 1} layer groups, at the end of each epoch` : 'Learning rate', 'learning rate', groups, true)),
     h('details', {}, h('summary', {}, 'The numbers'), table(ctx, rows, { caption: 'History' }))];
 }
