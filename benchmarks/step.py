@@ -54,7 +54,7 @@ def steps(a) -> dict: # name → a function that does one step
     from fastai.optimizer import Adam
     from sft_nb.models.adapt import freeze_norms, layer_groups
     from sft_nb.models.backbones import create_backbone
-    from sft_nb.models.fuse import fuse_model, pick_precision, split_model
+    from sft_nb.models.fuse import fuse_model, resolve_precision, split_model
     from sft_nb.train.step import AdamW
     torch.manual_seed(0)
     x, y = torch.randn(a.batch, 3, a.size, a.size), torch.randint(0, 2, (a.batch,))
@@ -74,11 +74,11 @@ def steps(a) -> dict: # name → a function that does one step
         return go
     out = {}
     for name, channels_last, frozen, precision, make in (('as it comes', False, False, None, Adam), ('channels last', True, False, None, Adam), ('frozen norms', True, True, None, Adam),
-                                                         ('fused twin', True, True, 'fp32', Adam), ('bf16', True, True, 'bf16', Adam), ('our AdamW', True, True, pick_precision(), AdamW)):
+                                                         ('fused twin', True, True, 'fp32', Adam), ('bf16', True, True, 'bf16', Adam), ('our AdamW', True, True, resolve_precision("auto"), AdamW)):
         model = build(channels_last, frozen)
         out[name] = step(model, fuse_model(model, precision=precision) if precision else model, last if channels_last else x, make(layer_groups(model, coarse=False), lr=1e-5))
     model = build(True, True, a.freeze_to)
-    first, rest = split_model(model, precision=pick_precision())
+    first, rest = split_model(model, precision=resolve_precision("auto"))
     out['first layers frozen'] = step(model, rest, first(last).detach(), AdamW(layer_groups(model, coarse=False), lr=1e-5))
     return out
 

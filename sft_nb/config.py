@@ -87,6 +87,8 @@ class TrainConfig:
     optimizer: str = option('adamw', 'the optimiser', choices=('adamw', 'sgd'))
     weight_decay: float = option(.01, 'on weights, not on biases and norms', low=0)
     freeze_norm: bool = option(True, "keep BatchNorm's statistics")
+    precision: str = option('auto', 'arithmetic of training: bf16 where the machine is faster with it, or as you say', choices=('auto', 'fp32', 'bf16'))
+    cache: float = option(8., 'gigabytes of disk for what frozen layers give, computed once; 0 for none', low=0)
     warmup: float = option(.15, 'share of the steps in which the rate rises; then it falls as a cosine', low=0, high=.9)
     augment: str = option('none', 'how much training images are varied; more epochs bear more', choices=('none', 'light', 'medium', 'strong'))
     symmetry: str = option('mirror', 'under what an image keeps its label: nothing, left-right flips, or all flips and quarter turns', choices=('none', 'mirror', 'all'))

@@ -45,10 +45,12 @@ class Activations:
     "Activations by id and view, from a folder that `CacheFrozen` wrote; a source for `BatchLoader`."
     def __init__(self, folder: Path, augment=None):
         about = json.loads((folder/'about.json').read_text())
-        self.rows, self.views, self.augment, self.planes = {i: n for n, i in enumerate(about['ids'])}, about['views'], augment, len(about['shape']) == 3
+        self.folder, self.augment = folder, augment
+        self.rows, self.views, self.planes = {i: n for n, i in enumerate(about['ids'])}, about['views'], len(about['shape']) == 3
         self.dtype, self.values = getattr(torch, about['dtype']), np.load(folder/'activations.npy', mmap_mode='r')
         os.utime(folder)
 
+    def plain(self): return Activations(self.folder) # of images as they are, or as they were first drawn
     def batch(self, ids) -> torch.Tensor: # (b, …) as the layer gave them, channels last in memory
         rows = [self.views * self.rows[i] + (self.augment.pick(i) % self.views if self.augment else 0) for i in ids]
         values = torch.from_numpy(self.values[rows]).view(self.dtype)
@@ -109,7 +111,7 @@ class CacheFrozen(Callback):
 
     def _find(self, first, dl) -> Activations|None:
         "The activations for a loader, computed if nobody did before; None if there is no room."
-        source = dl._find_source()
+        source = dl.find_source()
         views = (source.augment.views or self.n_views) if source and source.augment else 1
         if not (source and views): return None
         normalize = next(f for f in dl.after_batch.fs if isinstance(f, NormalizePixels))

@@ -23,7 +23,9 @@ from torch import nn
 from torch.utils.data import Subset
 
 from ..core import InputError, derive_seed, expected
+from ..tasks.feed import BatchLoader
 from ..tasks.targets import item_losses
+from .step import compute
 
 # %% ../../nbs/428_train.monitor.ipynb #28380f4c
 def measure_gap(seen: np.ndarray, # (n,), losses of training items
@@ -93,8 +95,10 @@ class WatchGap(Callback):
         n = len(self.dls.train.dataset)
         self.rows = np.sort(np.random.default_rng(derive_seed(self.seed, 'gap')).permutation(n)[:most])
         device, out = next(self.model.parameters()).device, []
-        for xb, yb in self.dls.valid.new(dataset=Subset(self.dls.train.dataset, self.rows.tolist()), n=len(self.rows), num_workers=0):
-            pred, yb = self.model(to_device(xb, device).as_subclass(torch.Tensor)), to_device(yb, device).as_subclass(torch.Tensor)
+        rows = self.rows.tolist()
+        batches = self.dls.train.plain_batches(rows) if isinstance(self.dls.train, BatchLoader) else self.dls.valid.new(dataset=Subset(self.dls.train.dataset, rows), n=len(rows), num_workers=0)
+        for xb, yb in batches:
+            pred, yb = compute(self.learn, to_device(xb, device).as_subclass(torch.Tensor)), to_device(yb, device).as_subclass(torch.Tensor)
             out.append((item_losses(self.loss_func, pred, yb).float().cpu(), yb))
         return torch.cat([l for l, _ in out]).numpy(), torch.cat([y for _, y in out]), pred.shape[-1]
 

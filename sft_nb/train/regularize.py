@@ -26,6 +26,7 @@ from ..core import InputError, derive_seed, expected
 from ..tasks.targets import Targets, item_losses
 from .average import EMA, SWA, GreedySoup, absolute_epoch
 from .labels import weigh_suspects
+from .step import compute
 
 # %% ../../nbs/425_train.regularize.ipynb #cabe4e90
 class MixItems(Callback):
@@ -88,7 +89,7 @@ class SharpnessAware(Callback):
         with torch.random.fork_rng(devices):
             torch.set_rng_state(self.state[0])
             for d, s in zip(devices, self.state[1]): torch.cuda.set_rng_state(s, d)
-            self.learn.pred = self.model(*self.xb)
+            self.learn.pred = compute(self.learn, *self.xb)
             self.learn('after_pred')
             self.learn.loss_grad = self.loss_func(self.pred, *self.yb)
             self.learn('after_loss')

@@ -29,9 +29,11 @@ from ..data.items import check_image
 from ..data.splits import hash_split
 from ..data.store import build_store
 from ..models.backbones import create_backbone, input_statistics, load_backbone, save_backbone
+from ..models.fuse import resolve_precision
 from ..records import Evaluation, Predictions
 from ..tasks.image import image_block, score_images
 from ..tasks.targets import Targets, create_loss, describe_targets, make_item_predictions
+from .cache import CacheFrozen
 from .checkpoint import Checkpoint
 from .learner import create_learner, keep_pages
 from .monitor import WatchGap
@@ -95,6 +97,8 @@ def open_run(folder: str|Path, # new, empty, or the folder of an earlier run wit
 # %% ../../nbs/440_train.run.ipynb #bdb0ef83
 def train_run(run: Run, # from `open_run`
               items: pd.DataFrame, # validated, with `split`
+              *,
+              cbs: tuple = (), # more fastai callbacks, for the fine-tuning
               ) -> Run: # with model, history and predictions
     "Probe, fine-tune and predict, as the run's configuration says; goes on where an earlier call was stopped."
     if (run/'predictions-test.parquet').exists(): return run
@@ -109,7 +113,7 @@ def train_run(run: Run, # from `open_run`
     seconds = dict(images=time.perf_counter() - started)
     _, scores = probe_items(model, store, items, targets, class_weights=c.train.class_weights)
     seconds['probe'] = time.perf_counter() - started - seconds['images']
-    if c.train.epochs or c.train.unfreeze: model, seconds['fine_tuning'] = _fine_tune(run, c, items, targets, model, store)
+    if c.train.epochs or c.train.unfreeze: model, seconds['fine_tuning'] = _fine_tune(run, c, items, targets, model, store, cbs)
     save_backbone(model, run/'model', labels=targets.labels)
     _predict(run, c, items, targets, model, store, scores, seconds)
     return run
@@ -121,11 +125,11 @@ def _write_items(run, items):
 def _write_lock(run, items, store, model):
     "What the result depends on."
     lock = dict(config=_hash_config(run.config), split=hash_split(items), images=store.key, weights=model.weights_source,
-                targets=hash_json(dict(zip(items['id'], items['target'].astype(str)))), seed=run.config.train.seed, environment=describe_environment())
+                targets=hash_json(dict(zip(items['id'], items['target'].astype(str)))), seed=run.config.train.seed, precision=resolve_precision(run.config.train.precision, default_device()), environment=describe_environment())
     write_text(run/'lock.json', json.dumps(lock, indent=1))
 
 # %% ../../nbs/440_train.run.ipynb #5f3d699d
-def _fine_tune(run, c, items, targets, model, store) -> tuple:
+def _fine_tune(run, c, items, targets, model, store, more) -> tuple:
     "The model with the best weights, and the seconds it took."
     t, started = c.train, time.perf_counter()
     augment = create_augment(t.augment, size=c.model.size, symmetry=t.symmetry, erase=t.erasing)
@@ -133,7 +137,9 @@ def _fine_tune(run, c, items, targets, model, store) -> tuple:
     dls = block.dataloaders(items, bs=t.batch_size, num_workers=0)
     loss = create_loss(targets, items[items['split'] == 'train'], class_weights=t.class_weights, label_smoothing=t.label_smoothing, focal_gamma=t.focal_gamma)
     cbs = regularize_callbacks(t, items, targets, features=lambda: extract_features(model, store, items['id'])) + [WatchGap(t.seed, items)] * t.watch_gap
-    learn = create_learner(dls, model, loss=loss, task=targets.task, seed=t.seed, optimizer=t.optimizer, weight_decay=t.weight_decay, freeze_norm=t.freeze_norm, cbs=cbs)
+    if t.cache and not (t.mixup or t.cutmix): cbs.append(CacheFrozen(limit=t.cache)) # what is mixed must be images
+    learn = create_learner(dls, model, loss=loss, task=targets.task, seed=t.seed, optimizer=t.optimizer, weight_decay=t.weight_decay, freeze_norm=t.freeze_norm,
+                           precision=t.precision, cbs=[*cbs, *more])
     common = dict(lr=t.lr, layer_decay=t.layer_decay, warmup=t.warmup, monitor=t.monitor, patience=t.patience, min_delta=t.min_delta,
                   checkpoint=Checkpoint(run/'checkpoint.safetensors', _hash_config(c)))
     history = gradual_unfreeze(learn, t.unfreeze, **common) if t.unfreeze else fine_tune(learn, t.epochs, freeze_to=t.freeze_to, **common)
