@@ -370,6 +370,7 @@ def test_stochastic_depth_reaches_the_backbone():
     model = create_backbone('tf_efficientnet_lite0', n_out=2, weights='none', drop_path_rate=.2)
     rates = [m.drop_prob for m in model.modules() if type(m).__name__ == 'DropPath']
     assert rates == sorted(rates) and rates[-1] > .15
+    with pytest.raises(InputError, match='Expected `drop_path_rate` to be known to `inception_v3`'): create_backbone('inception_v3', n_out=2, weights='none', drop_path_rate=.2)
 
 # --- Configuration --------------------------------------------------------------------------------------------------
 
