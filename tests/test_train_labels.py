@@ -19,10 +19,10 @@ def world(rng, n=400, d=10, noise=.2):
 
 @pytest.fixture(scope='module')
 def gains():
-    "A function from the share of wrong labels to what weights, and pruning, add to the accuracy on new items, in 15 worlds each."
+    "A function from the share of wrong labels to what weights, and pruning, add to the accuracy on new items, in ten worlds each."
     def measure(noise):
         rng, out = np.random.default_rng(0), []
-        for _ in range(15):
+        for _ in range(10):
             x, _, given, items = world(rng, noise=noise)
             weights = [weigh_suspects(x, items, describe_targets(items, task='single_label'), seed=0, prune=prune) for prune in (False, True)]
             new, truth, *_ = world(rng, 2000, noise=0)

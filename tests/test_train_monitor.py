@@ -1,12 +1,12 @@
 "The gap: how often its interval covers, that watching changes nothing, and what is advised when."
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from torch import nn
 
 from sft_nb.bench.job import _notes
 from sft_nb.core import InputError
@@ -14,7 +14,10 @@ from sft_nb.data.augment import create_augment
 from sft_nb.data.items import load_elpv
 from sft_nb.data.splits import split_items
 from sft_nb.data.store import build_store
+from sft_nb.evaluate.evaluation import evaluate_predictions
 from sft_nb.models.backbones import create_backbone, input_statistics
+from sft_nb.records import make_predictions
+from sft_nb.report.page import save_page
 from sft_nb.tasks.image import image_block, score_images
 from sft_nb.tasks.targets import LabelLoss, LabelsLoss, NumberLoss, create_loss, describe_targets
 from sft_nb.train.learner import create_learner
@@ -89,7 +92,7 @@ def test_seen_items_are_asked_as_new_ones_are(cells, soft):
         model = create_backbone('tf_efficientnet_lite0', n_out=2, drop_rate=.5)
         block = image_block(targets, store=store, augment=create_augment('strong', size=32), statistics=input_statistics(model), seed=0)
         learn = create_learner(block.dataloaders(items, bs=8, num_workers=0), model, loss=create_loss(targets, items), task='single_label', seed=0, cbs=cbs)
-        return learn, fine_tune(learn, 2, lr=3e-3)
+        return learn, fine_tune(learn, 1, lr=3e-3)
     (learn, history), (other, plain) = train(WatchGap(0)), train()
     assert all(v.equal(other.model.state_dict()[k]) for k, v in learn.model.state_dict().items()) # watching changes nothing
     assert history[plain.columns].drop(columns='seconds').equals(plain.drop(columns='seconds'))
@@ -147,3 +150,21 @@ def test_advice_stands_in_the_report():
     rows = json.loads(history([.60, .40, .20, .10], [.60, .45, .48, .55]).to_json(orient='records'))
     assert any('learns by heart' in note for note in _notes(rows))
     assert not any('learns' in note for note in _notes([{k: r[k] for k in ('epoch', 'valid_loss', 'kept')} for r in rows]))
+
+def test_report_draws_the_gap_with_its_interval(browser, tmp_path):
+    "In the place of the one that is taken from the loss during training; the new columns are no metrics."
+    preds = make_predictions([f'i{k}' for k in range(20)], [0, 1] * 10, np.tile([[.8, .2], [.3, .7]], (10, 1)), task='single_label', labels=('a', 'b'))
+    evaluation = evaluate_predictions(preds, seed=0)
+    def figures(history):
+        path = save_page(replace(evaluation, context=dict(history=json.loads(history.to_json(orient='records')))), tmp_path/'page.html')
+        page = browser.new_page()
+        page.goto(f'file://{path}#training')
+        page.wait_for_selector('text=Gap: valid minus train loss')
+        found = page.locator('section, figure').all_inner_texts(), page.locator('path.band').count()
+        page.close()
+        return ' '.join(found[0]), found[1]
+    watched = history([.60, .40, .20], [.60, .45, .48]).assign(train_loss=[None, .5, .3], lr=1e-4, accuracy=.7)
+    text, bands = figures(watched)
+    assert bands == 1 and 'in evaluation' in text and 'Gap low' not in text.split('The numbers')[0]
+    text, bands = figures(watched[['epoch', 'train_loss', 'valid_loss', 'lr', 'kept']])
+    assert bands == 0 and 'in evaluation' not in text

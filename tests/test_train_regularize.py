@@ -19,6 +19,8 @@ from torchvision.ops import sigmoid_focal_loss
 
 from sft_nb.config import make_config
 from sft_nb.core import InputError
+from sft_nb.data.items import load_elpv
+from sft_nb.data.splits import split_items
 from sft_nb.models.backbones import create_backbone
 from sft_nb.tasks.targets import CLASS_WEIGHTS, LabelLoss, LabelsLoss, NumberLoss, Targets, create_loss, describe_targets, item_losses, weigh_classes
 from sft_nb.train.average import EMA, SWA, GreedySoup, ema_decay
@@ -26,6 +28,7 @@ from sft_nb.train.checkpoint import Checkpoint
 from sft_nb.train.learner import create_learner
 from sft_nb.train.probe import fit_probe
 from sft_nb.train.regularize import MixItems, SampleItems, SharpnessAware, WeightItems, draw_balanced, regularize_callbacks
+from sft_nb.train.run import open_run, train_run
 from sft_nb.train.schedule import fine_tune
 
 N = 48
@@ -97,8 +100,8 @@ def test_every_callback_changes_something():
     plain = weights_after()
     for name, cbs in EVERY.items(): assert not same(plain, weights_after(*cbs())), name
 
-def weights_after(*cbs, **kwargs):
-    learn = make_learner(*cbs, **kwargs)
+def weights_after(*cbs):
+    learn = make_learner(*cbs)
     fine_tune(learn, 4, lr=.02)
     return weights(learn)
 
@@ -170,15 +173,14 @@ def test_soup_is_the_best_of_the_greedy_path(monitor):
         learn.model.load_state_dict({k: torch.stack([m[k].float() for m in models]).mean(0).to(models[0][k].dtype) for k in models[0]})
         with learn.no_bar(), learn.no_logging(): loss = learn.validate()[0]
         return sign * (loss if monitor == 'valid_loss' else learn.score_valid.scores['accuracy'])
-    by_epoch = {e: w for _, e, w in soup.found}
-    used = [by_epoch[e] for e in soup.ingredients if e in by_epoch]
-    assert soup.ingredients[0] == history.epoch[history.kept].iloc[0] and len(used) == len(soup.ingredients)
-    for k, v in final.items(): torch.testing.assert_close(v.float(), torch.stack([m[k].float() for m in used]).mean(0))
-    at = score(used[:1])
-    for n in range(2, len(used) + 1):
-        now = score(used[:n])
-        assert now >= at - 1e-6
-        at = now
+    ranked = sorted(soup.found, key=lambda f: -sign * f[0])
+    used, at = [ranked[0]], score([ranked[0][2]])
+    for candidate in ranked[1:]:
+        now = score([w for _, _, w in [*used, candidate]])
+        if now >= at: used, at = [*used, candidate], now
+    assert soup.ingredients == [e for _, e, _ in used] and (len(used) > 1 or monitor == 'accuracy')
+    assert soup.ingredients[0] == history.epoch[history.kept].iloc[0]
+    for k, v in final.items(): torch.testing.assert_close(v.float(), torch.stack([w[k].float() for _, _, w in used]).mean(0))
 
 # --- Mixtures -------------------------------------------------------------------------------------------------------
 
@@ -368,6 +370,7 @@ def test_stochastic_depth_reaches_the_backbone():
     model = create_backbone('tf_efficientnet_lite0', n_out=2, weights='none', drop_path_rate=.2)
     rates = [m.drop_prob for m in model.modules() if type(m).__name__ == 'DropPath']
     assert rates == sorted(rates) and rates[-1] > .15
+    with pytest.raises(InputError, match='Expected `drop_path_rate` to be known to `inception_v3`'): create_backbone('inception_v3', n_out=2, weights='none', drop_path_rate=.2)
 
 # --- Configuration --------------------------------------------------------------------------------------------------
 
@@ -390,6 +393,17 @@ def test_callbacks_from_a_configuration():
     rng = np.random.default_rng(0)
     cbs = regularize_callbacks(config(item_weights='confident', mixup=.2).train, items, targets, features=lambda: rng.normal(size=(20, 3)))
     assert [type(c) for c in cbs] == [SampleItems, WeightItems, MixItems] and len(cbs[1].weights) == 16
+
+def test_a_run_with_everything_on(tmp_path):
+    "From the file to the folder: 2 × 16 cells of 32 pixels."
+    items = split_items(load_elpv().query('probability in (0, 1)').groupby('target', group_keys=False).head(24).reset_index(drop=True), valid=.25, test=.25, seed=0)
+    config = make_config(dict(data=dict(path='elpv', positive='defective', soft='probability'), model=dict(size=32, drop_rate=.2, drop_path_rate=.1),
+                              train=dict(epochs=2, sampling='balanced', item_weights='confident', label_smoothing=.1, focal_gamma=2., mixup=.2, cutmix=1., erasing=.5, sam_rho=.05,
+                                         average='ema', min_delta=.001, patience=2)))
+    run = train_run(open_run(tmp_path/'run', config), items)
+    history = run.history
+    assert len(history) == 3 and history.gap.notna().all() and (run/'predictions-test.parquet').exists()
+    assert history.train_loss[1:].notna().all() and not (run/'checkpoint.safetensors').exists()
 
 def test_batches_of_another_size_are_a_sentence():
     learn = make_learner(SampleItems(0, N), WeightItems(np.ones(N)))

@@ -43,8 +43,11 @@ def create_backbone(name: str, # a timm architecture, with or without its weight
     "A pretrained timm model with a head of `n_out` zeros. Raises `InputError` for an unknown name or missing weights."
     if not timm.is_model(name.split('.')[0]):
         raise InputError(expected('the backbone', 'a timm model', f'`{name}`', suggest_names(name, timm.list_models()) + ' See `list_backbones`.'))
-    kwargs = dict(drop_rate=drop_rate, drop_path_rate=drop_path_rate) if drop_rate or drop_path_rate else {}
-    model = timm.create_model(name, pretrained=False, **kwargs)
+    drops = {k: v for k, v in dict(drop_rate=drop_rate, drop_path_rate=drop_path_rate).items() if v}
+    try: model = timm.create_model(name, pretrained=False, **drops)
+    except TypeError as e:
+        if not drops: raise
+        raise InputError(expected(' and '.join(f'`{k}`' for k in drops), f'known to `{name}`', str(e), 'Leave it 0 for this backbone.')) from None
     tensors, source = find_weights(name, model, weights)
     if tensors is not None: _load(model, tensors)
     model.reset_classifier(n_out)

@@ -121,7 +121,7 @@ def _solve(x, y, task, n_out, strength, class_weights):
     if task == 'regression':
         m = Ridge(alpha=1 / (2 * strength)).fit(x, y)
         return m.coef_.reshape(1, -1), np.array([m.intercept_])
-    fit = lambda t: LogisticRegression(C=strength, class_weight=class_weights and dict(enumerate(weigh_classes(np.bincount(t), class_weights))), max_iter=500, tol=1e-3).fit(x, t)
+    fit = lambda t: LogisticRegression(C=strength, class_weight=class_weights and dict(enumerate(weigh_classes(np.bincount(t.astype(int)), class_weights))), max_iter=500, tol=1e-3).fit(x, t)
     if task == 'multi_label':
         models = [fit(t) if 0 < t.mean() < 1 else None for t in y.T]
         return (np.stack([np.zeros(x.shape[1]) if m is None else m.coef_[0] for m in models]),

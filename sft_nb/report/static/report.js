@@ -582,7 +582,7 @@ function drawTraining(ctx) {
   return [lead(`${plural(rows.length, 'epoch')}${seconds ? ` in ${duration(seconds)}` : ''}. ${stages.length > 1 ? 'Vertical lines mark the start of a stage.' : ''}${kept < 0 ? '' : at[kept] < 0 ? ' The weights from before the first were kept.' : ` The weights of epoch ${at[kept]} were kept.`}`),
     h('div', { class: 'two' }, losses.length > 0 && chart('Loss', 'loss', losses, false),
       more.length > 0 && chart('On the valid split', 'value', more.slice(0, 4).map((k, i) => ({ name: titleOf(ctx, k), tone: tones[i], dots: true, points: take(k) }))),
-      gap.filter(p => known(p[1])).length > 1 && chart(watched ? 'Gap: valid minus train loss, both in evaluation; with its interval' : 'Gap: valid minus train loss', 'loss', [{ name: '', tone: 'ink', dots: true, points: gap, band }], true),
+      gap.filter(p => known(p[1])).length > 1 && chart(watched ? 'Gap: valid minus train loss, in evaluation' : 'Gap: valid minus train loss', 'loss', [{ name: '', tone: 'ink', dots: true, points: gap, band }], true),
       has('lr') && chart(rates.length ? `Learning rate of ${rates.length + 1} layer groups, at the end of each epoch` : 'Learning rate', 'learning rate', groups, true)),
     h('details', {}, h('summary', {}, 'The numbers'), table(ctx, rows, { caption: 'History' }))];
 }
