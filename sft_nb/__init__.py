@@ -52,6 +52,7 @@
 - `sft_nb.tasks.image`: A table of images and labels becomes a fastai `DataBlock`; what the network says becomes `Predictions`.
 - `sft_nb.tasks.targets`: What there is to predict: how labels become numbers, which loss fits them, and how outputs become `Predictions`.
 - `sft_nb.train.checkpoint`: Stop a training at any time, and go on to exactly the weights it would have had.
+- `sft_nb.train.guard`: When training cannot go on it says why, and when it can it goes on.
 - `sft_nb.train.learner`: A plain fastai `Learner`, set up so that the same seed gives the same weights.
 - `sft_nb.train.probe`: The baseline that is always there, and the best first step of fine-tuning: a linear model on what the frozen backbone sees.
 - `sft_nb.train.run`: A folder that holds everything about one training: what went in, what came out, and what it was made with.
