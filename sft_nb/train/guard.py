@@ -98,8 +98,7 @@ class StopOnBadLoss(Callback):
     def after_loss(self):
         if not self.training or self.iter == self.last: return # a step that is tried again
         self.last, self.pending[self.iter] = self.iter, self.loss.detach()
-        self.waits = self.loss.device.type != 'cpu'
-        if not self.waits or self.iter % self.every == self.every - 1: self._look()
+        if self._is_here() or self.iter % self.every == self.every - 1: self._look()
     def after_train(self):
         self._look()
         if not _are_finite(self.model): self._stop('weights after', [self.last], 'finite', 'some that are not')
@@ -107,6 +106,7 @@ class StopOnBadLoss(Callback):
         self._check_valid('after')
         if self.worst and not self.high: self.worst = max(self.worst, self.record_history.rows[-1]['train_loss'])
 
+    def _is_here(self): return self.loss.device.type == 'cpu'
     def _look(self):
         pending, self.pending = self.pending, {}
         for step, value in zip(pending, torch.stack([*pending.values()]).tolist() if pending else []):
@@ -121,7 +121,7 @@ class StopOnBadLoss(Callback):
 
     def _blame(self, step, value):
         if _are_finite(self.model): self._stop('loss in', [step], 'finite', value)
-        if not self.waits and step: self._stop('weights after', [step - 1], 'finite', 'some that are not')
+        if self._is_here() and step: self._stop('weights after', [step - 1], 'finite', 'some that are not')
         self._stop('loss in', [s for s in (step - 1, step) if s >= 0], 'finite', value) # seen too late to tell which
 
     def _stop(self, what, steps, to_be, got):
@@ -158,8 +158,8 @@ class SplitBatch(Callback):
     def state_dict(self): return dict(size=self.size)
     def load_state_dict(self, state): self.size = state['size']
 
-    def before_step(self): self.stepping = True
-    def after_step(self): self.stepping = False
+    def before_batch(self): self.stepping = False
+    def after_backward(self): self.stepping = True # from here on the weights may change
     def after_epoch(self):
         if self.size and (rows := _rows(self.learn)): rows[-1]['micro_batch'] = self.size
 
