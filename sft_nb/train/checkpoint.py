@@ -109,7 +109,7 @@ class Checkpoint(Callback):
         state = self._find()
         if state is None: return 0
         if state['key'] != self.key:
-            raise InputError(expected(f'`{self.paths[1]}`', 'a checkpoint of this configuration', 'one of another', 'Delete it, or choose another run folder.'))
+            raise InputError(expected(f'`{self.paths[1]}`', 'a checkpoint of this configuration and these data', 'one of others', 'Delete it, or choose another run folder.'))
         learn.model.load_state_dict(state['model'])
         learn.opt.load_state_dict(_to_device(state['opt'], next(learn.model.parameters()).device))
         learn.opt.frozen_idx = state['frozen_idx']

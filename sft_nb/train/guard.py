@@ -167,7 +167,8 @@ class SplitBatch(Callback):
         "Call `do_one_batch`, in smaller parts for as long as there is not enough memory."
         while True:
             try:
-                with _in_parts(self.model, self.size): return do_one_batch()
+                with _in_parts(self.model, self.size): do_one_batch()
+                return
             except (RuntimeError, MemoryError) as e:
                 if not _is_full(e): raise
                 if self.stepping: raise InputError(expected("the optimiser's state", 'small enough for the memory', 'more than there is', 'Take a smaller `model.backbone`, or freeze more layers.')) from e

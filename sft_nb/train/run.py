@@ -138,7 +138,7 @@ def _fine_tune(run, c, items, targets, model, store) -> tuple:
     loss = create_loss(targets, items[items['split'] == 'train'], class_weights=t.class_weights, label_smoothing=t.label_smoothing)
     learn = create_learner(dls, model, loss=loss, task=targets.task, seed=t.seed, optimizer=t.optimizer, weight_decay=t.weight_decay, freeze_norm=t.freeze_norm)
     common = dict(lr=t.lr, layer_decay=t.layer_decay, warmup=t.warmup, monitor=t.monitor, patience=t.patience,
-                  checkpoint=Checkpoint(run/'checkpoint.safetensors', _hash_config(c)))
+                  checkpoint=Checkpoint(run/'checkpoint.safetensors', hash_json({k: v for k, v in run.lock.items() if k != 'environment'})))
     history = gradual_unfreeze(learn, t.unfreeze, **common) if t.unfreeze else fine_tune(learn, t.epochs, freeze_to=t.freeze_to, **common)
     with atomic_path(run/'history.csv') as temporary: history.to_csv(temporary, index=False)
     return learn.model, time.perf_counter() - started
