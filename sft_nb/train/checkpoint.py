@@ -76,8 +76,9 @@ def _to_device(value, device):
 
 def _match_layout(model, opt):
     "Lay the optimiser's tensors out in memory as the parameters are: some kernels round differently where they are not."
+    states = getattr(opt, 'opt', opt).state # an optimiser of torch comes in a wrapper
     for p in model.parameters():
-        state = opt.state.get(p, {})
+        state = states.get(p, {})
         for k, v in state.items():
             if isinstance(v, torch.Tensor) and v.shape == p.shape and v.stride() != p.stride(): state[k] = torch.empty_like(p, dtype=v.dtype).copy_(v)
 
@@ -111,11 +112,12 @@ class Checkpoint(Callback):
         if state['key'] != self.key:
             raise InputError(expected(f'`{self.paths[1]}`', 'a checkpoint of this configuration and these data', 'one of others', 'Delete it, or choose another run folder.'))
         learn.model.load_state_dict(state['model'])
-        learn.opt.load_state_dict(_to_device(state['opt'], next(learn.model.parameters()).device))
+        opt, self.states = (_to_device(state[k], next(learn.model.parameters()).device) for k in ('opt', 'callbacks'))
+        learn.opt.load_state_dict(opt)
         learn.opt.frozen_idx = state['frozen_idx']
         for name, p in learn.model.named_parameters(): p.requires_grad_(name not in state['frozen'])
         best.value, best.best_epoch, best.weights = (state['best'][k] for k in ('value', 'epoch', 'weights'))
-        record.rows, self.states = state['rows'], state['callbacks']
+        record.rows = state['rows']
         return state['done']
 
     def _find(self):
