@@ -56,6 +56,7 @@
 - `sft_nb.train.average`: The average of many models at the price of one: of all steps, of the last epochs, or of the epochs that help each other.
 - `sft_nb.train.cache`: What a frozen layer makes of an image never changes, so it is computed once and read from disk from then on.
 - `sft_nb.train.checkpoint`: Stop a training at any time, and go on to exactly the weights it would have had.
+- `sft_nb.train.guard`: When training cannot go on it says why, and when it can it goes on.
 - `sft_nb.train.labels`: Believe a label less where a model that never saw it contradicts it; and see how far one, five or fifty labels a class would get you.
 - `sft_nb.train.learner`: A plain fastai `Learner`, set up so that the same seed gives the same weights.
 - `sft_nb.train.monitor`: See the gap between what was learnt and what was learnt by heart while training goes on, with an interval, and be told what to do about it.

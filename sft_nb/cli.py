@@ -13,7 +13,7 @@ Docs: https://sft-nb.github.io/sft_nb/cli.html.md"""
 __all__ = ['read_demo', 'guess_data', 'print_result', 'make_parser', 'main']
 
 # %% ../nbs/80_cli.ipynb #9eb2cea5
-import argparse, sys, warnings
+import argparse, shlex, sys, warnings
 from importlib.resources import files
 from pathlib import Path
 
@@ -215,10 +215,13 @@ def main(argv: list|None = None, # what was typed; that of the process if None
          ) -> int: # exit code
     "The command `sft-nb`."
     args = make_parser().parse_args(argv)
-    if not args.debug: warnings.filterwarnings('ignore', category=FutureWarning)  # of libraries, to their developers
+    if not args.debug:
+        warnings.filterwarnings('ignore', category=FutureWarning)  # of libraries, to their developers
+        warnings.formatwarning = lambda message, *about, **more: f'{message}\n'
     try: return args.run_it(args)
     except KeyboardInterrupt:
-        print('\nStopped. Nothing is lost: the same command goes on where it was.' if args.command in ('run', 'demo', 'stress') else '\nStopped.', file=sys.stderr)
+        again = shlex.join(['sft-nb', *(sys.argv[1:] if argv is None else map(str, argv))])
+        print(f'\nStopped. Nothing is lost. To go on: {again}' if args.command in ('run', 'demo', 'stress') else '\nStopped.', file=sys.stderr)
         return 130
     except BrokenPipeError: return 0
     except (InputError, ImportError, OSError) as e:

@@ -15,10 +15,14 @@ __all__ = ['TASKS', 'InputError', 'expected', 'raise_problems', 'suggest_names',
            'hash_file', 'hash_json', 'describe_environment', 'track']
 
 # %% ../nbs/00_core.ipynb #1aea03dc
-import contextlib, difflib, hashlib, importlib.metadata, json, os, platform, sys, tempfile
+import contextlib, difflib, glob, hashlib, importlib.metadata, json, os, platform, shutil, sys, tempfile
 from pathlib import Path
 
 from tqdm.auto import tqdm
+
+# %% ../nbs/00_core.ipynb #eb92e89a
+try: import fcntl
+except ImportError: fcntl = None # Windows
 
 # %% ../nbs/00_core.ipynb #5abe9e2d
 TASKS = ('single_label', 'multi_label', 'regression')
@@ -64,20 +68,22 @@ def derive_seed(*address, # the seed of the run, then whatever tells this decisi
 
 # %% ../nbs/00_core.ipynb #86767f71
 @contextlib.contextmanager
-def atomic_path(path: str|Path, # where the file shall be; missing folders are made
-                ): # a path beside it to write to; renamed into place when the block ends well, removed if not
+def atomic_path(path: str|Path, # where the file or folder shall be; missing folders above it are made
+                ): # a path in a hidden folder beside it, to write to; renamed into place when the block ends well, removed if not
     "Write a file so that a reader sees the old one or the whole new one, whenever the process is killed."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{path.stem}-', suffix=path.suffix, dir=path.parent)
-    os.close(handle)
+    _sweep(path)
+    folder, handle = _own_folder(path)
     try:
-        yield Path(name)
-        with open(name, 'rb') as f: os.fsync(f.fileno())
-        os.chmod(name, 0o666 & ~_umask())
+        yield (name := Path(folder)/path.name)
+        if name.is_file():
+            with open(name, 'rb') as f: os.fsync(f.fileno())
+            os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     finally:
-        with contextlib.suppress(FileNotFoundError): os.unlink(name)
+        shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None: os.close(handle)
 
 def _umask() -> int:
     mask = os.umask(0); os.umask(mask)
@@ -87,6 +93,34 @@ def write_text(path: str|Path, text: str) -> Path:
     "Write `text` to `path` with `atomic_path`."
     with atomic_path(path) as temporary: temporary.write_text(text, encoding='utf-8')
     return Path(path)
+
+# %% ../nbs/00_core.ipynb #bdfa65f4
+def _lock_folder(name, wait: bool): # an open handle that holds the lock; None if somebody else has it, or where folders cannot be locked
+    "Lock a folder until the handle is closed or the process dies."
+    if fcntl is None: return None
+    handle = os.open(name, os.O_RDONLY)
+    try: fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+def _own_folder(path) -> tuple: # (name, handle)
+    "A new hidden folder beside `path`, locked."
+    while True:
+        name = tempfile.mkdtemp(prefix=f'.{path.name}-', dir=path.parent)
+        with contextlib.suppress(FileNotFoundError):
+            handle = _lock_folder(name, wait=True)
+            if os.path.isdir(name): return name, handle
+            if handle is not None: os.close(handle) # it was swept before it was locked
+
+def _sweep(path):
+    "Remove the hidden folders of processes that were killed while they wrote `path`."
+    for name in path.parent.glob(f'.{glob.escape(path.name)}-????????'):
+        with contextlib.suppress(OSError):
+            if (handle := _lock_folder(name, wait=False)) is not None:
+                shutil.rmtree(name, ignore_errors=True)
+                os.close(handle)
 
 # %% ../nbs/00_core.ipynb #7e32d67c
 def hash_file(path: str|Path) -> str:

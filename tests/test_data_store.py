@@ -113,7 +113,7 @@ def test_read_only_folder(tmp_path, monkeypatch):
     (tmp_path/'s').mkdir(mode=0o500)
     if os.geteuid() == 0: # the administrator may write anywhere: let the system call say what it says to others
         def refuse(*a, **k): raise PermissionError(13, 'Permission denied')
-        monkeypatch.setattr(module.tempfile, 'mkdtemp', refuse)
+        monkeypatch.setattr('tempfile.mkdtemp', refuse)
     with pytest.raises(InputError, match='folder to write to, with room, but got Permission denied'): build_store(items, size=16, folder=tmp_path/'s')
     (tmp_path/'s').chmod(0o700)
 

@@ -37,6 +37,7 @@ from ..models.backbones import create_backbone
 from ..records import Evaluation
 from ..report.card import save_report
 from ..tasks.targets import describe_targets, make_item_predictions
+from ..train.guard import hold_folder
 from ..train.probe import cross_predict, extract_features
 from ..train.monitor import advise_training
 from ..train.run import Run, open_run, train_run
@@ -138,7 +139,10 @@ def run_job(config: RunConfig, # all that the run depends on
             ) -> Evaluation: # also in the folder, with `report.html`, `card.md` and `data_card.md`
     "The whole line: items, audit, split, training, evaluation, report. Goes on where an earlier call was stopped."
     run = open_run(folder, config)
-    if (run/'evaluation.json').exists(): say(f'{folder} is finished; its results are shown again.')
+    with hold_folder(folder): return _do_job(run, config, say)
+
+def _do_job(run, config, say):
+    if (run/'evaluation.json').exists(): say(f'{run.folder} is finished; its results are shown again.')
     else:
         items = prepare_items(config)
         counts = items['split'].value_counts()

@@ -14,7 +14,7 @@ Docs: https://sft-nb.github.io/sft_nb/data.store.html.md"""
 __all__ = ['StoredImage', 'ImageStore', 'build_store']
 
 # %% ../../nbs/13_data.store.ipynb #8e13de31
-import json, os, tempfile
+import json, os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +23,7 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 from ..assets import cache_folder, writable_folder
-from ..core import InputError, expected, hash_file, hash_json, raise_problems, suggest_names, track, write_text
+from ..core import InputError, atomic_path, expected, hash_file, hash_json, raise_problems, suggest_names, track, write_text
 from .items import read_image
 
 # %% ../../nbs/13_data.store.ipynb #7313f660
@@ -93,8 +93,11 @@ def build_store(items: pd.DataFrame, # with columns id and input
     key = hash_json(about)
     home = Path(folder or cache_folder()/'stores')
     if not (home/key[:32]).exists():
-        with writable_folder(home), tempfile.TemporaryDirectory(prefix='.store-', dir=home) as temporary:
-            _write_store(Path(temporary)/'ready', [first[h] for h in unique], dict(about, key=key), home/key[:32])
+        with writable_folder(home):
+            try:
+                with atomic_path(home/key[:32]) as ready: _write_store(ready, [first[h] for h in unique], dict(about, key=key))
+            except OSError:
+                if not (home/key[:32]).exists(): raise # else another process was quicker
     row = {h: i for i, h in enumerate(unique)}
     return ImageStore(home/key[:32], {str(i): row[h] for i, h in zip(items.id, hashes)})
 
@@ -108,8 +111,8 @@ def _hash_files(items: pd.DataFrame, paths: list) -> list:
     return out
 
 # %% ../../nbs/13_data.store.ipynb #4af8f2f8
-def _write_store(ready: Path, paths: list, about: dict, final: Path):
-    "Decode `paths` into `ready`, and rename it to `final`."
+def _write_store(ready: Path, paths: list, about: dict):
+    "Decode `paths` into the new folder `ready`."
     def decode(path):
         try: return _resize(read_image(path, at_least=2 * about['size']), about['size'], about['resize'])
         except InputError as e: return e
@@ -125,9 +128,6 @@ def _write_store(ready: Path, paths: list, about: dict, final: Path):
         raise_problems([str(p) for p in problems])
         f.flush(); os.fsync(f.fileno())
     write_text(ready/'about.json', json.dumps(about, indent=1))
-    try: os.rename(ready, final)
-    except OSError:
-        if not final.exists(): raise # else another process was quicker
 
 def _is_grey(path) -> bool:
     "Whether the header says that there is one channel; no pixels are read."

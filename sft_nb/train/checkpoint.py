@@ -1,9 +1,10 @@
 """Stop a training at any time, and go on to exactly the weights it would have had.
 
-After each epoch `Checkpoint` writes one file: weights, optimiser state, the best weights so far and the history. Because
-all randomness is a function of (seed, epoch) and the plan is a function of the step, nothing else has to be restored,
-and the end is the same, bit for bit, as without the interruption. The file is safetensors: it holds no code, and opening
-it runs none. A kill while it is written leaves the file of the epoch before.
+After each epoch `Checkpoint` writes one file: weights, optimiser state, what is frozen, the best weights so far, the
+history, and what other callbacks wish to keep. Because all randomness is a function of (seed, epoch) and the plan is a
+function of the step, nothing else has to be restored, and the end is the same, bit for bit, as without the interruption.
+The file is safetensors: it holds no code, and opening it runs none. Two are kept, written by turns, each with a checksum:
+a kill while one is written, or a damaged one, costs an epoch of work and nothing of the result.
 
 Docs: https://sft-nb.github.io/sft_nb/train.checkpoint.html.md"""
 
@@ -13,58 +14,119 @@ Docs: https://sft-nb.github.io/sft_nb/train.checkpoint.html.md"""
 __all__ = ['Checkpoint']
 
 # %% ../../nbs/430_train.checkpoint.ipynb #f433e0b7
-import json
+import hashlib, json, warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from fastai.callback.core import Callback
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from ..core import InputError, expected
 from ..models.weights import write_tensors
 
 # %% ../../nbs/430_train.checkpoint.ipynb #775ec393
-def _pack(model, opt, best) -> tuple: # (name → tensor, plain values)
-    "All that training depends on."
-    tensors = {f'model.{k}': v for k, v in model.state_dict().items()} | {f'best.{k}': v for k, v in (best.weights or {}).items()}
-    state, numbers = opt.state_dict(), []
-    for i, s in enumerate(state['state']):
-        tensors |= {f'opt.{i}.{k}': v for k, v in s.items() if isinstance(v, torch.Tensor)}
-        numbers.append({k: v for k, v in s.items() if not isinstance(v, torch.Tensor)})
-    hypers = [{k: float(v) if hasattr(v, 'item') else v for k, v in h.items()} for h in state['hypers']]
-    return tensors, dict(numbers=numbers, hypers=hypers)
+def _strip(value, name: str, tensors: dict): # ready for JSON
+    "`value` with its tensors taken out into `tensors`, under names that begin with `name`."
+    if isinstance(value, torch.Tensor):
+        whole = value.untyped_storage().nbytes() == value.nbytes
+        tensors[name] = value.detach() if whole else value.detach().clone() # safetensors takes no views
+        return {'tensor': name}
+    if isinstance(value, Mapping): return {'items': [[k, _strip(v, f'{name}.{k}', tensors)] for k, v in value.items()]}
+    if isinstance(value, str) or not hasattr(value, '__iter__'): return value.item() if hasattr(value, 'item') else value
+    return [_strip(v, f'{name}.{i}', tensors) for i, v in enumerate(value)]
 
-def _unpack(tensors, about, model, opt, best):
-    "The reverse, into objects that exist."
-    part = lambda prefix: {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
-    model.load_state_dict(part('model.'))
-    best.weights = part('best.') or None
-    device = next(model.parameters()).device
-    state = [dict(numbers, **{k: v.to(device) for k, v in part(f'opt.{i}.').items()}) for i, numbers in enumerate(about['numbers'])]
-    opt.load_state_dict(dict(state=state, hypers=about['hypers']))
+def _fill(value, tensors: dict):
+    "The reverse of `_strip`."
+    if isinstance(value, list): return [_fill(v, tensors) for v in value]
+    if not isinstance(value, dict): return value
+    return tensors[value['tensor']] if 'tensor' in value else {k: _fill(v, tensors) for k, v in value['items']}
+
+# %% ../../nbs/430_train.checkpoint.ipynb #fa413493
+def _digest(tensors: dict, text: str) -> str:
+    "The sha256 of `tensors`, which lie on the CPU, and of `text`."
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        t = tensors[name].contiguous()
+        digest.update(f'{name} {t.dtype} {tuple(t.shape)}'.encode())
+        digest.update(t.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+def _write(state, path):
+    tensors = {}
+    text = json.dumps({k: _strip(v, k, tensors) for k, v in state.items()})
+    tensors = {k: v.cpu() for k, v in tensors.items()}
+    write_tensors(tensors, path, metadata=dict(state=text, digest=_digest(tensors, text)))
+
+def _read(path): # the state; None if the file is not what was written
+    try:
+        with safe_open(path, 'pt') as f: header, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+        if header['digest'] == _digest(tensors, header['state']): return {k: _fill(v, tensors) for k, v in json.loads(header['state']).items()}
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError): pass # there are many ways to be broken
+
+# %% ../../nbs/430_train.checkpoint.ipynb #9ab95374
+def _with_state(cbs) -> dict: # name → callback
+    return {cb.name: cb for cb in cbs if hasattr(type(cb), 'state_dict') and hasattr(type(cb), 'load_state_dict')}
+
+# %% ../../nbs/430_train.checkpoint.ipynb #32d91c05
+def _to_device(value, device):
+    if isinstance(value, list): return [_to_device(v, device) for v in value]
+    if isinstance(value, dict): return {k: _to_device(v, device) for k, v in value.items()}
+    return value.to(device) if isinstance(value, torch.Tensor) else value
+
+def _match_layout(model, opt):
+    "Lay the optimiser's tensors out in memory as the parameters are: some kernels round differently where they are not."
+    states = getattr(opt, 'opt', opt).state # an optimiser of torch comes in a wrapper
+    for p in model.parameters():
+        state = states.get(p, {})
+        for k, v in state.items():
+            if isinstance(v, torch.Tensor) and v.shape == p.shape and v.stride() != p.stride(): state[k] = torch.empty_like(p, dtype=v.dtype).copy_(v)
 
 # %% ../../nbs/430_train.checkpoint.ipynb #550d99c7
 class Checkpoint(Callback):
     "Write the state of training after each epoch; `fit_plan` goes on from it."
     order = 75
-    def __init__(self, path: str|Path, # a .safetensors file
+    def __init__(self, path: str|Path, # a .safetensors file; a second one has `-b` at the end of its name
                  key: str, # of all that the training depends on
-                 ): self.path, self.key = Path(path), key
+                 ):
+        path = Path(path)
+        self.paths, self.key, self.states = (path.with_stem(f'{path.stem}-b'), path), key, {}
+
+    def before_fit(self):
+        for name, cb in _with_state(self.learn.cbs).items():
+            if name in self.states: cb.load_state_dict(self.states[name])
+        self.states = {}
+        _match_layout(self.model, self.opt)
 
     def after_epoch(self):
-        best, rows = self.keep_best, self.record_history.rows
-        tensors, about = _pack(self.model, self.opt, best)
-        about |= dict(key=self.key, rows=rows, done=rows[-1]['epoch'] + 1, value=best.value, best_epoch=best.best_epoch)
-        write_tensors(tensors, self.path, metadata=dict(about=json.dumps(about)))
+        best, rows, done = self.keep_best, self.record_history.rows, self.record_history.rows[-1]['epoch'] + 1
+        frozen = [name for name, p in self.model.named_parameters() if not p.requires_grad]
+        _write(dict(key=self.key, done=done, rows=rows, model=self.model.state_dict(), opt=self.opt.state_dict(), frozen=frozen, frozen_idx=self.opt.frozen_idx,
+                    best=dict(value=best.value, epoch=best.best_epoch, weights=best.weights),
+                    callbacks={name: cb.state_dict() for name, cb in _with_state(self.learn.cbs).items()}), self.paths[done % 2])
 
     def restore(self, learn, best, record) -> int: # epochs that are done; 0 if there is nothing to go on from
         "Put back what `after_epoch` wrote into `learn`, a `KeepBest` (`best`) and a `RecordHistory` (`record`)."
-        if not self.path.exists(): return 0
-        with safe_open(self.path, 'pt') as f:
-            about = json.loads(f.metadata()['about'])
-            if about['key'] != self.key:
-                raise InputError(expected(f'`{self.path}`', 'a checkpoint of this configuration', 'one of another', 'Delete it, or choose another run folder.'))
-            tensors = {k: f.get_tensor(k) for k in f.keys()}
-        _unpack(tensors, about, learn.model, learn.opt, best)
-        record.rows, best.value, best.best_epoch = about['rows'], about['value'], about['best_epoch']
-        return about['done']
+        state = self._find()
+        if state is None: return 0
+        if state['key'] != self.key:
+            raise InputError(expected(f'`{self.paths[1]}`', 'a checkpoint of this configuration and these data', 'one of others', 'Delete it, or choose another run folder.'))
+        learn.model.load_state_dict(state['model'])
+        opt, self.states = (_to_device(state[k], next(learn.model.parameters()).device) for k in ('opt', 'callbacks'))
+        learn.opt.load_state_dict(opt)
+        learn.opt.frozen_idx = state['frozen_idx']
+        for name, p in learn.model.named_parameters(): p.requires_grad_(name not in state['frozen'])
+        best.value, best.best_epoch, best.weights = (state['best'][k] for k in ('value', 'epoch', 'weights'))
+        record.rows = state['rows']
+        return state['done']
+
+    def _find(self):
+        "The newest state that is whole."
+        state, damaged = None, []
+        for path in sorted((p for p in self.paths if p.exists()), key=lambda p: p.stat().st_mtime_ns, reverse=True):
+            if (state := _read(path)) is not None: break
+            damaged.append(f'`{path}`')
+        if damaged:
+            where = 'begins again; nothing else is lost' if state is None else f"goes on from the one before, after epoch {state['done'] - 1}"
+            warnings.warn(expected(' and '.join(damaged), 'a whole checkpoint', 'a damaged one', f'Training {where}.'))
+        return state

@@ -13,7 +13,7 @@ Docs: https://sft-nb.github.io/sft_nb/train.run.html.md"""
 __all__ = ['Run', 'open_run', 'train_run', 'predict_files']
 
 # %% ../../nbs/440_train.run.ipynb #98f7549c
-import contextlib, json, time
+import json, time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from ..tasks.image import image_block, score_images
 from ..tasks.targets import Targets, create_loss, describe_targets, make_item_predictions
 from .cache import CacheFrozen
 from .checkpoint import Checkpoint
+from .guard import hold_folder
 from .learner import create_learner, keep_pages
 from .monitor import WatchGap
 from .probe import extract_features, probe_items
@@ -85,12 +86,13 @@ def open_run(folder: str|Path, # new, empty, or the folder of an earlier run wit
              ) -> Run: # raises `InputError` if the folder is another run's or cannot be written
     "Start a run's folder, or go on with it. One in which nothing was begun may change its mind."
     run = Run(folder)
-    there = {p.name for p in run.folder.iterdir()} if run.folder.is_dir() else {folder} if run.folder.exists() else set()
+    there = {p.name for p in run.folder.iterdir() if not p.name.startswith('.')} if run.folder.is_dir() else {folder} if run.folder.exists() else set()
     if 'config.yaml' in there and run.config == config: return run
     if there - {'config.yaml'}:
         what = ('a new folder, or a run of this configuration', 'a run of another one', 'Choose another folder, or delete this one.') if 'config.yaml' in there else ('a new or empty folder', 'something else', 'Choose another folder.')
         raise InputError(expected(f'`{folder}`', *what))
-    try: write_config(config, run/'config.yaml')
+    try:
+        with hold_folder(run.folder): write_config(config, run/'config.yaml')
     except OSError as e: raise InputError(expected(f'the run folder `{folder}`', 'writable', e.strerror or str(e), 'Choose another folder, or free some space.')) from None
     return run
 
@@ -100,8 +102,13 @@ def train_run(run: Run, # from `open_run`
               *,
               cbs: tuple = (), # more fastai callbacks, for the fine-tuning
               ) -> Run: # with model, history and predictions
-    "Probe, fine-tune and predict, as the run's configuration says; goes on where an earlier call was stopped."
-    if (run/'predictions-test.parquet').exists(): return run
+    "Probe, fine-tune and predict, as the run's configuration says; goes on where an earlier call was stopped, and refuses while another is at work."
+    with hold_folder(run.folder):
+        if not (run/'predictions-test.parquet').exists(): _train(run, items, cbs)
+        for path in run.folder.glob('checkpoint*.safetensors'): path.unlink()
+    return run
+
+def _train(run, items, cbs):
     c, started = run.config, time.perf_counter()
     keep_pages()
     torch.manual_seed(c.train.seed)
@@ -116,7 +123,6 @@ def train_run(run: Run, # from `open_run`
     if c.train.epochs or c.train.unfreeze: model, seconds['fine_tuning'] = _fine_tune(run, c, items, targets, model, store, cbs)
     save_backbone(model, run/'model', labels=targets.labels)
     _predict(run, c, items, targets, model, store, scores, seconds)
-    return run
 
 # %% ../../nbs/440_train.run.ipynb #e982a841
 def _write_items(run, items):
@@ -141,7 +147,7 @@ def _fine_tune(run, c, items, targets, model, store, more) -> tuple:
     learn = create_learner(dls, model, loss=loss, task=targets.task, seed=t.seed, optimizer=t.optimizer, weight_decay=t.weight_decay, freeze_norm=t.freeze_norm,
                            precision=t.precision, cbs=[*cbs, *more])
     common = dict(lr=t.lr, layer_decay=t.layer_decay, warmup=t.warmup, monitor=t.monitor, patience=t.patience, min_delta=t.min_delta,
-                  checkpoint=Checkpoint(run/'checkpoint.safetensors', _hash_config(c)))
+                  checkpoint=Checkpoint(run/'checkpoint.safetensors', hash_json({k: v for k, v in run.lock.items() if k != 'environment'})))
     history = gradual_unfreeze(learn, t.unfreeze, **common) if t.unfreeze else fine_tune(learn, t.epochs, freeze_to=t.freeze_to, **common)
     with atomic_path(run/'history.csv') as temporary: history.to_csv(temporary, index=False)
     return learn.model, time.perf_counter() - started
@@ -157,7 +163,6 @@ def _predict(run, c, items, targets, model, store, probe_scores, seconds):
         make_item_predictions(part, probe_scores[split == name], targets, **kwargs).save(run/f'predictions-{name}-probe.parquet')
         score = score_images(model, store, part['id'], targets)
         make_item_predictions(part, score, targets, **kwargs).save(run/f'predictions-{name}.parquet')
-    with contextlib.suppress(FileNotFoundError): (run/'checkpoint.safetensors').unlink()
 
 # %% ../../nbs/440_train.run.ipynb #1849d01e
 def predict_files(run: Run, # finished

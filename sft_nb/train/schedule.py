@@ -27,6 +27,7 @@ from fastai.callback.schedule import valley
 
 from ..core import InputError, expected, suggest_names, track
 from ..models.adapt import layer_rates
+from .guard import guard_training
 
 # %% ../../nbs/420_train.schedule.ipynb #71569ab8
 @dataclass(frozen=True)
@@ -142,10 +143,10 @@ def fit_plan(learn: Learner, # from `create_learner`
     if hasattr(learn, 'seed_epoch'): learn.seed_epoch.first_epoch = done
     record.first_epoch = done
     stopped = bool(patience) and done > 0 and record.rows[-1]['epoch'] - best.best_epoch >= patience
-    if done < total and not stopped:
-        with track(total=(total - done) * len(learn.dls.train), desc='Fine-tuning', unit='step') as bar, learn.no_bar(), learn.no_logging():
-            cbs = [FollowPlan(stages, lr, layer_decay, warmup, done), record, best, ShowProgress(bar)]
-            learn.fit(total - done, cbs=cbs + ([checkpoint] if checkpoint else []))
+    left = 0 if stopped else total - done # with nothing left, callbacks still get their state back, and their `after_fit`
+    with track(total=left * len(learn.dls.train), desc='Fine-tuning', unit='step') as bar, learn.no_bar(), learn.no_logging(), guard_training(learn):
+        cbs = [FollowPlan(stages, lr, layer_decay, warmup, done), record, best, ShowProgress(bar)]
+        learn.fit(left, cbs=cbs + ([checkpoint] if checkpoint else []))
     for cb in learn.cbs:
         if hasattr(type(cb), 'after_plan'): cb.after_plan(best) # such as `GreedySoup`
     learn.model.load_state_dict(best.weights)
@@ -154,7 +155,7 @@ def fit_plan(learn: Learner, # from `create_learner`
 def _score_start(learn, best, record):
     "The validation split before the first step, as epoch -1."
     started = clock.perf_counter()
-    with learn.no_bar(), learn.no_logging(): loss = learn.validate()[0]
+    with learn.no_bar(), learn.no_logging(), guard_training(learn): loss = learn.validate()[0]
     record.add(learn, -1, 0, np.nan, loss, [0.], started)
     best.learn = learn
     if best.monitor in record.rows[0]: best.consider(record.rows[0][best.monitor], -1)
