@@ -146,7 +146,9 @@ def fit_plan(learn: Learner, # from `create_learner`
     left = 0 if stopped else total - done # with nothing left, callbacks still get their state back, and their `after_fit`
     with track(total=left * len(learn.dls.train), desc='Fine-tuning', unit='step') as bar, learn.no_bar(), learn.no_logging(), guard_training(learn):
         cbs = [FollowPlan(stages, lr, layer_decay, warmup, done), record, best, ShowProgress(bar)]
-        learn.fit(left, cbs=cbs + ([checkpoint] if checkpoint else []))
+        try: learn.fit(left, cbs=cbs + ([checkpoint] if checkpoint else []))
+        finally:
+            if hasattr(learn, 'fuse_step'): learn.fuse_step.restore() # an error in a batch leaves the twin
     for cb in learn.cbs:
         if hasattr(type(cb), 'after_plan'): cb.after_plan(best) # such as `GreedySoup`
     learn.model.load_state_dict(best.weights)
