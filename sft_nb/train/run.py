@@ -35,6 +35,7 @@ from ..tasks.targets import Targets, create_loss, describe_targets, make_item_pr
 from .checkpoint import Checkpoint
 from .learner import create_learner, keep_pages
 from .probe import probe_items
+from .retain import finish_retain, retain_callbacks
 from .schedule import fine_tune, gradual_unfreeze
 
 # %% ../../nbs/440_train.run.ipynb #2caec8fe
@@ -93,6 +94,7 @@ def open_run(folder: str|Path, # new, empty, or the folder of an earlier run wit
 # %% ../../nbs/440_train.run.ipynb #bdb0ef83
 def train_run(run: Run, # from `open_run`
               items: pd.DataFrame, # validated, with `split`
+              old: pd.DataFrame|None = None, # labelled images of the old task, where the configuration names some in `retain.old`
               ) -> Run: # with model, history and predictions
     "Probe, fine-tune and predict, as the run's configuration says; goes on where an earlier call was stopped."
     if (run/'predictions-test.parquet').exists(): return run
@@ -107,7 +109,7 @@ def train_run(run: Run, # from `open_run`
     seconds = dict(images=time.perf_counter() - started)
     _, scores = probe_items(model, store, items, targets, class_weights=c.train.class_weights)
     seconds['probe'] = time.perf_counter() - started - seconds['images']
-    if c.train.epochs or c.train.unfreeze: model, seconds['fine_tuning'] = _fine_tune(run, c, items, targets, model, store)
+    if c.train.epochs or c.train.unfreeze: model, seconds['fine_tuning'] = _fine_tune(run, c, items, targets, model, store, old)
     save_backbone(model, run/'model', labels=targets.labels)
     _predict(run, c, items, targets, model, store, scores, seconds)
     return run
@@ -123,18 +125,20 @@ def _write_lock(run, items, store, model):
     write_text(run/'lock.json', json.dumps(lock, indent=1))
 
 # %% ../../nbs/440_train.run.ipynb #5f3d699d
-def _fine_tune(run, c, items, targets, model, store) -> tuple:
+def _fine_tune(run, c, items, targets, model, store, old) -> tuple:
     "The model with the best weights, and the seconds it took."
     t, started = c.train, time.perf_counter()
     augment = create_augment(t.augment, size=c.model.size, symmetry=t.symmetry)
     block = image_block(targets, store=store, augment=augment, statistics=input_statistics(model), seed=t.seed)
     dls = block.dataloaders(items, bs=t.batch_size, num_workers=0)
     loss = create_loss(targets, items[items['split'] == 'train'], class_weights=t.class_weights, label_smoothing=t.label_smoothing)
-    learn = create_learner(dls, model, loss=loss, task=targets.task, seed=t.seed, optimizer=t.optimizer, weight_decay=t.weight_decay, freeze_norm=t.freeze_norm)
+    learn = create_learner(dls, model, loss=loss, task=targets.task, seed=t.seed, optimizer=t.optimizer, weight_decay=t.weight_decay, freeze_norm=t.freeze_norm,
+                           cbs=retain_callbacks(c, model, items=items, store=store, old=old))
     common = dict(lr=t.lr, layer_decay=t.layer_decay, warmup=t.warmup, monitor=t.monitor, patience=t.patience,
                   checkpoint=Checkpoint(run/'checkpoint.safetensors', _hash_config(c)))
     history = gradual_unfreeze(learn, t.unfreeze, **common) if t.unfreeze else fine_tune(learn, t.epochs, freeze_to=t.freeze_to, **common)
     with atomic_path(run/'history.csv') as temporary: history.to_csv(temporary, index=False)
+    write_text(run/'lock.json', json.dumps(run.lock | finish_retain(learn, run.folder), indent=1))
     return learn.model, time.perf_counter() - started
 
 def _predict(run, c, items, targets, model, store, probe_scores, seconds):
