@@ -36,6 +36,7 @@
 - `sft_nb.models.adapt`: Which layers learn, and how fast: groups in the model's own order, from the pixels to the head.
 - `sft_nb.models.backbones`: Any timm model by name, with pretrained weights and a new head for your labels.
 - `sft_nb.models.fuse`: The same network, cheaper to train: frozen norms go into their convolutions, and each gradient takes the kernel that is fast.
+- `sft_nb.models.lora`: Fine-tune a few numbers beside each layer instead of the layers themselves, and keep the backbone as it was.
 - `sft_nb.models.weights`: Pretrained weights from a checksummed package, a file of yours, or the hub; never silently random.
 - `sft_nb.records`: The two frozen tables that carry a result from training to the report: what the model said, and what that is worth.
 - `sft_nb.report.annotate`: Label first what teaches most: one item at a time, one key each, and the agreement of two annotators with an interval.
@@ -48,6 +49,7 @@
 - `sft_nb.report.example`: A complete evaluation with pictures, made in a second without a model: to try a report on, and to show what one looks like.
 - `sft_nb.report.hub`: Cards as the Hugging Face Hub wants them: a head that it takes, and text that stays text.
 - `sft_nb.report.page`: One HTML file that holds a whole result: it opens anywhere, asks for nothing from outside, and says the uncomfortable things first.
+- `sft_nb.report.tradeoff`: What fine-tuning gained and what it cost, for every model between before and after, so that you can choose one.
 - `sft_nb.report.widgets`: The same report inside Jupyter: click, drag, and read from Python what is on the screen, or set it.
 - `sft_nb.report.words`: What the numbers say, and what an author would rather leave out, in sentences that page and card share.
 - `sft_nb.tasks.feed`: Batches are ready before the network asks for them, and made by as little work as there is.
@@ -57,11 +59,13 @@
 - `sft_nb.train.cache`: What a frozen layer makes of an image never changes, so it is computed once and read from disk from then on.
 - `sft_nb.train.checkpoint`: Stop a training at any time, and go on to exactly the weights it would have had.
 - `sft_nb.train.guard`: When training cannot go on it says why, and when it can it goes on.
+- `sft_nb.train.interpolate`: Between the weights before fine-tuning and those after lies a line of models; choose the one that you can live with.
 - `sft_nb.train.labels`: Believe a label less where a model that never saw it contradicts it; and see how far one, five or fifty labels a class would get you.
 - `sft_nb.train.learner`: A plain fastai `Learner`, set up so that the same seed gives the same weights.
 - `sft_nb.train.monitor`: See the gap between what was learnt and what was learnt by heart while training goes on, with an interval, and be told what to do about it.
 - `sft_nb.train.probe`: The baseline that is always there, and the best first step of fine-tuning: a linear model on what the frozen backbone sees.
 - `sft_nb.train.regularize`: Make learning by heart harder: mix images, look for flat minima, draw rare classes more often, believe doubtful labels less.
+- `sft_nb.train.retain`: Fine-tune on the new, and keep what the model knew: stay near the old weights, hear the old answers, or see the old images again.
 - `sft_nb.train.run`: A folder that holds everything about one training: what went in, what came out, and what it was made with.
 - `sft_nb.train.schedule`: Fine-tune from the head down: which groups learn in which epoch, how fast, and when to stop.
 - `sft_nb.train.step`: What one step of training costs beside its arithmetic, and how to pay less of it.

@@ -117,10 +117,11 @@ def _context(run, items, preds, audit) -> dict:
                  seconds=preds.provenance.get('seconds'))
     history = json.loads(run.history.to_json(orient='records')) if (run/'history.csv').exists() else []
     return dict(headline=c.evaluate.primary, run=facts, history=history, audit=audit or {}, references=c.evaluate.references, licences=licences,
-                test_reads=run.count_reads(), provenance=lock, notes=_notes(history))
+                test_reads=run.count_reads(), provenance=lock, notes=_notes(history, lock.get('wise_ft')))
 
-def _notes(history) -> list:
-    "Cautions that only the history can give."
+def _notes(history, averaged=None) -> list:
+    "Cautions that only the history can give, and the lock on averaged weights."
+    if averaged: return [f"The weights are an average of those before fine-tuning and after it, with α = {averaged['alpha']:g} chosen on the validation split; α = 0 would be the linear probe."]
     if not history: return ['Nothing was fine-tuned: this is the linear probe.']
     best = next(row for row in history if row['kept'])
     if best['epoch'] == -1: return ['No epoch of fine-tuning improved the validation loss of the linear probe, so the model is the probe. A smaller learning rate or more epochs may help.']
@@ -152,7 +153,7 @@ def _do_job(run, config, say):
         audit = audit_job(config, items)
         for problem in audit.problems: say(f'Audit: {problem}')
         _find_leaks(config, items, audit, say)
-        train_run(run, items)
+        train_run(run, items, old=load_items(make_config(dict(data=dict(path=config.retain.old)))) if config.retain.old else None)
         evaluate_run(run, audit.to_dict())
     save_report(run.evaluation, run.folder)
     return run.evaluation

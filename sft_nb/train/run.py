@@ -40,6 +40,7 @@ from .learner import create_learner, keep_pages
 from .monitor import WatchGap
 from .probe import extract_features, probe_items
 from .regularize import regularize_callbacks
+from .retain import finish_retain, retain_callbacks
 from .schedule import fine_tune, gradual_unfreeze
 
 # %% ../../nbs/440_train.run.ipynb #2caec8fe
@@ -101,14 +102,15 @@ def train_run(run: Run, # from `open_run`
               items: pd.DataFrame, # validated, with `split`
               *,
               cbs: tuple = (), # more fastai callbacks, for the fine-tuning
+              old: pd.DataFrame|None = None, # labelled images of the old task, where the configuration names some in `retain.old`
               ) -> Run: # with model, history and predictions
     "Probe, fine-tune and predict, as the run's configuration says; goes on where an earlier call was stopped, and refuses while another is at work."
     with hold_folder(run.folder):
-        if not (run/'predictions-test.parquet').exists(): _train(run, items, cbs)
+        if not (run/'predictions-test.parquet').exists(): _train(run, items, old, cbs)
         for path in run.folder.glob('checkpoint*.safetensors'): path.unlink()
     return run
 
-def _train(run, items, cbs):
+def _train(run, items, old, cbs):
     c, started = run.config, time.perf_counter()
     keep_pages()
     torch.manual_seed(c.train.seed)
@@ -120,7 +122,7 @@ def _train(run, items, cbs):
     seconds = dict(images=time.perf_counter() - started)
     _, scores = probe_items(model, store, items, targets, class_weights=c.train.class_weights)
     seconds['probe'] = time.perf_counter() - started - seconds['images']
-    if c.train.epochs or c.train.unfreeze: model, seconds['fine_tuning'] = _fine_tune(run, c, items, targets, model, store, cbs)
+    if c.train.epochs or c.train.unfreeze: model, seconds['fine_tuning'] = _fine_tune(run, c, items, targets, model, store, old, cbs)
     save_backbone(model, run/'model', labels=targets.labels)
     _predict(run, c, items, targets, model, store, scores, seconds)
 
@@ -135,7 +137,7 @@ def _write_lock(run, items, store, model):
     write_text(run/'lock.json', json.dumps(lock, indent=1))
 
 # %% ../../nbs/440_train.run.ipynb #5f3d699d
-def _fine_tune(run, c, items, targets, model, store, more) -> tuple:
+def _fine_tune(run, c, items, targets, model, store, old, more) -> tuple:
     "The model with the best weights, and the seconds it took."
     t, started = c.train, time.perf_counter()
     augment = create_augment(t.augment, size=c.model.size, symmetry=t.symmetry, erase=t.erasing)
@@ -143,13 +145,15 @@ def _fine_tune(run, c, items, targets, model, store, more) -> tuple:
     dls = block.dataloaders(items, bs=t.batch_size, num_workers=0)
     loss = create_loss(targets, items[items['split'] == 'train'], class_weights=t.class_weights, label_smoothing=t.label_smoothing, focal_gamma=t.focal_gamma)
     cbs = regularize_callbacks(t, items, targets, features=lambda: extract_features(model, store, items['id'])) + [WatchGap(t.seed, items)] * t.watch_gap
-    if t.cache and not (t.mixup or t.cutmix): cbs.append(CacheFrozen(limit=t.cache)) # what is mixed must be images
+    cbs += retain_callbacks(c, model, items=items, store=store, old=old)
+    if t.cache and not (t.mixup or t.cutmix or c.retain.lwf): cbs.append(CacheFrozen(limit=t.cache)) # what is mixed, or shown to another network, must be images
     learn = create_learner(dls, model, loss=loss, task=targets.task, seed=t.seed, optimizer=t.optimizer, weight_decay=t.weight_decay, freeze_norm=t.freeze_norm,
                            precision=t.precision, cbs=[*cbs, *more])
     common = dict(lr=t.lr, layer_decay=t.layer_decay, warmup=t.warmup, monitor=t.monitor, patience=t.patience, min_delta=t.min_delta,
                   checkpoint=Checkpoint(run/'checkpoint.safetensors', hash_json({k: v for k, v in run.lock.items() if k != 'environment'})))
     history = gradual_unfreeze(learn, t.unfreeze, **common) if t.unfreeze else fine_tune(learn, t.epochs, freeze_to=t.freeze_to, **common)
     with atomic_path(run/'history.csv') as temporary: history.to_csv(temporary, index=False)
+    write_text(run/'lock.json', json.dumps(run.lock | finish_retain(learn, run.folder), indent=1))
     return learn.model, time.perf_counter() - started
 
 def _predict(run, c, items, targets, model, store, probe_scores, seconds):

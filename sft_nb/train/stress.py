@@ -24,7 +24,7 @@ import torch
 from fastai.torch_core import default_device
 from scipy.special import softmax
 
-from ..core import InputError, atomic_path, derive_seed, expected, hash_json, raise_problems, suggest_names, track
+from ..core import InputError, atomic_path, derive_seed, expected, hash_file, hash_json, raise_problems, suggest_names, track
 from ..data.corrupt import CORRUPTIONS, corrupt_image
 from ..data.splits import split_items
 from ..data.store import ImageStore, build_store
@@ -180,6 +180,12 @@ def _ask_head(head, ids, base, tuned) -> tuple: # of `Predictions`: base, tuned
     return tuple(make_predictions(ids, scores[0].argmax(1), s, task='single_label', labels=labels) for s in scores)
 
 # %% ../../nbs/450_train.stress.ipynb #e078dee5
+def _leave_out(items, used: set) -> pd.DataFrame:
+    "What is left of a probe set without the images that the run learned from, see `retain_callbacks`."
+    fresh = items[[hash_file(p)[:16] not in used for p in items['input']]] if used else items
+    if not len(fresh): raise InputError(expected('the probe set', 'of other images than those in `retain.old`', 'none', 'What was rehearsed says nothing of forgetting.'))
+    return fresh
+
 def predict_probe(run: Run, # finished, from pretrained weights
                   items: pd.DataFrame, # the probe set: labelled images that have nothing to do with the task
                   *,
@@ -189,6 +195,7 @@ def predict_probe(run: Run, # finished, from pretrained weights
     "What the base model and the fine-tuned one make of a probe set; goes on where an earlier call was stopped."
     if not (run/'model'/'model.safetensors').exists(): raise InputError(expected(f'`{run.folder}`', 'a finished run', 'none', 'Train it first.'))
     keep_pages()
+    items = _leave_out(items, set(run.lock.get('old_images', ())))
     sample = split_items(sample_items(items, max_items, seed=seed).drop(columns='split', errors='ignore'), method='stratified', valid=.1, test=.5, seed=seed)
     base, tuned = _base_model(run), load_backbone(run/'model').to(default_device())
     store, ids, statistics = build_store(sample, size=run.config.model.size, resize=run.config.model.resize), list(sample['id']), input_statistics(base)
