@@ -131,12 +131,13 @@ def main():
         _, seconds = attempt(folder/'whole', config, log=folder/'counts.json')
         want, _ = outcome(folder/'whole')
         awkward, where, runs, different, left = choose(json.loads((folder/'counts.json').read_text())), Counter(), 0, [], []
-        lives = 2 if a.quick else 5
+        lives, pace = 5, seconds # other work on the machine changes it
         while moments or awkward:
             home, deaths = folder/f'run {runs}', []
             for moment in [awkward.pop(0) if awkward else None, *[None] * (lives - 1)]:
                 if not (moment or moments): break
-                died, _ = attempt(home, config, moment, None if moment else rng.uniform(0, .9 * seconds))
+                died, _ = attempt(home, config, moment, None if moment else rng.uniform(0, pace))
+                pace *= 1.05 if died else .7
                 if not died: break # it was quicker than the kill
                 moments -= not moment
                 deaths.append((reached(home/'run'), ' ({} {}, {})'.format(*moment) if moment else ''))
