@@ -113,7 +113,7 @@ def test_groups_reach_the_interval(cells):
     items = items.assign(group=[f'{s}{i % 4}' for i, s in enumerate(items.split)])
     targets = describe_targets(items, task='single_label', positive='defective')
     found = []
-    for of in (items, items.drop(columns='group')):
+    for of in (items, items.drop(columns='group'), items.assign(group=items.split)):
         model = create_backbone('tf_efficientnet_lite0', n_out=2)
         torch.nn.init.normal_(model.classifier.weight, generator=torch.Generator().manual_seed(0))
         block = image_block(targets, store=store, augment=create_augment('none', size=32), statistics=input_statistics(model), seed=0)
@@ -121,6 +121,7 @@ def test_groups_reach_the_interval(cells):
         with learn.no_bar(), learn.no_logging(): learn.validate()
         found.append(learn.score_valid.scores)
     assert found[0]['gap'] == found[1]['gap'] and found[0]['gap_low'] != found[1]['gap_low']
+    assert np.isnan(found[2]['gap']) and found[2]['train_eval_loss'] == found[0]['train_eval_loss'] # one group a side: nothing to see, and nothing to stop for
 
 # --- Advice ---------------------------------------------------------------------------------------------------------
 

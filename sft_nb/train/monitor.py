@@ -87,7 +87,8 @@ class WatchGap(Callback):
         new, (seen, target, n_out) = torch.cat(self.found).numpy(), self._ask_seen(sum(map(len, self.found)))
         if self.constant is None: self.constant = constant_loss(self.loss_func, target, n_out)
         groups = dict(seen_groups=self.groups['train'][self.rows], new_groups=self.groups['valid']) if self.groups else {}
-        gap = measure_gap(seen, new, confidence_level=self.confidence_level, **groups)
+        try: gap = measure_gap(seen, new, confidence_level=self.confidence_level, **groups)
+        except InputError: gap = dict.fromkeys(('gap', 'gap_low', 'gap_high'), np.nan) # too few items or groups: no reason to stop a training
         self.score_valid.scores = {**self.score_valid.scores, 'train_eval_loss': float(seen.mean()), **gap, 'constant_loss': self.constant}
 
     def _ask_seen(self, most: int) -> tuple: # losses, targets, number of outputs
