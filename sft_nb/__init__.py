@@ -32,6 +32,7 @@
 - `sft_nb.evaluate.power`: How small a difference can this test set show, and how many items would settle the question?
 - `sft_nb.evaluate.ranking`: Did what people wanted come out on top?
 - `sft_nb.evaluate.robustness`: How much worse does it get when the pictures do, and is that more than the luck of these items?
+- `sft_nb.evaluate.search`: How good the best of n trials is, on average, and how sure that is.
 - `sft_nb.evaluate.slices`: Good on average is not good everywhere: the same metrics for each part of the data, and which parts are truly worse.
 - `sft_nb.models.adapt`: Which layers learn, and how fast: groups in the model's own order, from the pixels to the head.
 - `sft_nb.models.backbones`: Any timm model by name, with pretrained weights and a new head for your labels.
@@ -56,6 +57,8 @@
 - `sft_nb.train.probe`: The baseline that is always there, and the best first step of fine-tuning: a linear model on what the frozen backbone sees.
 - `sft_nb.train.run`: A folder that holds everything about one training: what went in, what came out, and what it was made with.
 - `sft_nb.train.schedule`: Fine-tune from the head down: which groups learn in which epoch, how fast, and when to stop.
+- `sft_nb.train.search`: Let the machine try configurations, on the validation split only, and stop it whenever you like.
+- `sft_nb.train.space`: Which options of a configuration a search may change, and between which values.
 - `sft_nb.train.stress`: Ask a finished run what it says of worse pictures, and of pictures that have nothing to do with its task."""
 
 __version__ = "0.1.0"

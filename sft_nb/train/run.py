@@ -92,10 +92,12 @@ def open_run(folder: str|Path, # new, empty, or the folder of an earlier run wit
 
 # %% ../../nbs/440_train.run.ipynb #bdb0ef83
 def train_run(run: Run, # from `open_run`
-              items: pd.DataFrame, # validated, with `split`
+              items: pd.DataFrame, # validated, with `split`; without a test split there is nothing to read before its time
+              cbs: tuple = (), # more fastai callbacks, for fine-tuning
               ) -> Run: # with model, history and predictions
     "Probe, fine-tune and predict, as the run's configuration says; goes on where an earlier call was stopped."
-    if (run/'predictions-test.parquet').exists(): return run
+    last = 'test' if (items['split'] == 'test').any() else 'valid'
+    if (run/f'predictions-{last}.parquet').exists(): return run
     c, started = run.config, time.perf_counter()
     keep_pages()
     torch.manual_seed(c.train.seed)
@@ -105,9 +107,9 @@ def train_run(run: Run, # from `open_run`
     store = build_store(items, size=c.model.size, resize=c.model.resize)
     _write_lock(run, items, store, model)
     seconds = dict(images=time.perf_counter() - started)
-    _, scores = probe_items(model, store, items, targets, class_weights=c.train.class_weights)
+    _, scores = probe_items(model, store, items, targets, class_weights=c.train.class_weights, strength=c.train.probe_strength)
     seconds['probe'] = time.perf_counter() - started - seconds['images']
-    if c.train.epochs or c.train.unfreeze: model, seconds['fine_tuning'] = _fine_tune(run, c, items, targets, model, store)
+    if c.train.epochs or c.train.unfreeze: model, seconds['fine_tuning'] = _fine_tune(run, c, items, targets, model, store, cbs)
     save_backbone(model, run/'model', labels=targets.labels)
     _predict(run, c, items, targets, model, store, scores, seconds)
     return run
@@ -123,14 +125,14 @@ def _write_lock(run, items, store, model):
     write_text(run/'lock.json', json.dumps(lock, indent=1))
 
 # %% ../../nbs/440_train.run.ipynb #5f3d699d
-def _fine_tune(run, c, items, targets, model, store) -> tuple:
+def _fine_tune(run, c, items, targets, model, store, cbs=()) -> tuple:
     "The model with the best weights, and the seconds it took."
     t, started = c.train, time.perf_counter()
     augment = create_augment(t.augment, size=c.model.size, symmetry=t.symmetry)
     block = image_block(targets, store=store, augment=augment, statistics=input_statistics(model), seed=t.seed)
     dls = block.dataloaders(items, bs=t.batch_size, num_workers=0)
     loss = create_loss(targets, items[items['split'] == 'train'], class_weights=t.class_weights, label_smoothing=t.label_smoothing)
-    learn = create_learner(dls, model, loss=loss, task=targets.task, seed=t.seed, optimizer=t.optimizer, weight_decay=t.weight_decay, freeze_norm=t.freeze_norm)
+    learn = create_learner(dls, model, loss=loss, task=targets.task, seed=t.seed, optimizer=t.optimizer, weight_decay=t.weight_decay, freeze_norm=t.freeze_norm, cbs=cbs)
     common = dict(lr=t.lr, layer_decay=t.layer_decay, warmup=t.warmup, monitor=t.monitor, patience=t.patience,
                   checkpoint=Checkpoint(run/'checkpoint.safetensors', _hash_config(c)))
     history = gradual_unfreeze(learn, t.unfreeze, **common) if t.unfreeze else fine_tune(learn, t.epochs, freeze_to=t.freeze_to, **common)
@@ -138,11 +140,11 @@ def _fine_tune(run, c, items, targets, model, store) -> tuple:
     return learn.model, time.perf_counter() - started
 
 def _predict(run, c, items, targets, model, store, probe_scores, seconds):
-    "Predictions of both splits, by the model and by the probe; the test split last, because it marks the run as done."
+    "Predictions of the splits that there are, by the model and by the probe; the test split last, because it marks the run as done."
     split = items['split'].to_numpy()
     about = dict(run=run.folder.name, backbone=c.model.backbone, weights=model.weights_source.get('source') if hasattr(model, 'weights_source') else None,
                  seed=c.train.seed, seconds={k: round(v, 1) for k, v in seconds.items()})
-    for name in ('valid', 'test'):
+    for name in (s for s in ('valid', 'test') if (split == s).any()):
         part = items[split == name].reset_index(drop=True)
         kwargs = dict(slices=tuple(c.data.slices), provenance=about)
         make_item_predictions(part, probe_scores[split == name], targets, **kwargs).save(run/f'predictions-{name}-probe.parquet')
