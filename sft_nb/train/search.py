@@ -112,8 +112,9 @@ class Search:
     @property
     def trials(self) -> pd.DataFrame: # number, state, value, epochs, seconds, given, reason, then a column for each option
         "A row for each trial that was begun; a pruned one has the value that it was pruned at."
-        return pd.DataFrame([_row(t, self.space) for t in self.study.get_trials(deepcopy=False) if t.state.name != 'WAITING'],
-                            columns=[*_COLUMNS, *self.space])
+        begun = [t for t in self.study.get_trials(deepcopy=False) if t.state.name != 'WAITING']
+        table = pd.DataFrame([_row(t) for t in begun], columns=_COLUMNS)
+        return table.assign(**{path: pd.Series([t.params.get(path) for t in begun], dtype=object if 'choices' in spec else float) for path, spec in self.space.items()})
 
     @property
     def best(self) -> pd.Series: # raises `InputError` if no trial is complete
@@ -130,6 +131,12 @@ class Search:
         return apply_params(self.config, next(t.params for t in self.study.get_trials(deepcopy=False) if t.number == best))
 
     @property
+    def scores(self) -> np.ndarray: # (n,), for `expected_best`; NaN for a trial that failed
+        "The values of the trials that were drawn, which the configuration as given was not."
+        t = self.trials
+        return t.value[~t.given & (t.state != 'running')].to_numpy()
+
+    @property
     def spent(self) -> dict: # trials, complete, pruned, failed, running, seconds
         "What the search has cost so far."
         t = self.trials
@@ -137,10 +144,10 @@ class Search:
 
 _COLUMNS = ['number', 'state', 'value', 'epochs', 'seconds', 'given', 'reason']
 
-def _row(t, space) -> dict:
+def _row(t) -> dict:
     state = dict(FAIL='failed').get(t.state.name, t.state.name.lower())
     return dict(number=t.number, state=state, value=np.nan if t.value is None else t.value, epochs=max(t.intermediate_values, default=0), seconds=t.user_attrs.get('seconds', np.nan),
-                given='given' in t.user_attrs, reason=t.user_attrs.get('reason', ''), **{path: t.params.get(path) for path in space})
+                given='given' in t.user_attrs, reason=t.user_attrs.get('reason', ''))
 
 # %% ../../nbs/460_train.search.ipynb #762b3f54
 def _describe(self) -> str:
@@ -152,7 +159,8 @@ def _describe(self) -> str:
     return text + 'It is the best of many on the items that chose it, so expect less on others.'
 
 def _params_text(best, space) -> str:
-    return ', '.join(f'{path} {best[path]:.3g}' if isinstance(best[path], float) else f'{path} {best[path]}' for path in space)
+    words = lambda v: 'none' if v is None else f'{v:.3g}' if isinstance(v, float) else v
+    return ', '.join(f'{path} {words(best[path])}' for path in space)
 
 def _search_repr(self) -> str:
     if not (self.trials.state == 'complete').any(): return f"Search of {len(self.space)} options, {self.spent['trials']} trials begun, none complete."
@@ -224,7 +232,7 @@ def _open_study(optuna, name, storage, direction, load_if_exists):
 def _create_sqlite(optuna, storage):
     "Tables that are all there or none: a kill between them would leave what Optuna cannot open."
     path = Path(storage.removeprefix('sqlite:///'))
-    if not storage.startswith('sqlite:///') or path.exists(): return
+    if not storage.startswith('sqlite:///') or path.exists() or not path.parent.is_dir(): return
     with atomic_path(path) as temporary: optuna.storages.RDBStorage(f'sqlite:///{temporary}').engine.dispose()
 
 def _check_same(study, about):
@@ -235,7 +243,7 @@ def _check_same(study, about):
         raise InputError(expected(f'the study `{study.study_name}`', 'one of the same search', 'one with another ' + ', '.join(differs), 'Choose another folder or study_name, or delete the old one.'))
 
 # %% ../../nbs/460_train.search.ipynb #469d4a06
-def _next_trial(search, n_trials): # (an `optuna.Trial`, its lock), or None
+def _next_trial(search, n_trials): # (an `optuna.Trial`, its lock), or None; (None, None) while other processes have the last ones
     "A trial that was killed, or a new one while there are fewer than `n_trials`."
     optuna, study = _import_optuna(), search.study
     study.sampler = _create_sampler(search.sampler, derive_seed(search.seed))
@@ -243,7 +251,7 @@ def _next_trial(search, n_trials): # (an `optuna.Trial`, its lock), or None
         begun = [t for t in study.get_trials(deepcopy=False) if t.state.name != 'WAITING']
         for t in begun:
             if t.state.name == 'RUNNING' and (lock := _take_lock(search, t.number)): return optuna.Trial(study, t._trial_id), lock
-        if len(begun) >= n_trials: return None
+        if len(begun) >= n_trials: return (None, None) if any(t.state.name == 'RUNNING' for t in begun) else None
         trial = study.ask()
         return trial, _take_lock(search, trial.number)
 
@@ -284,9 +292,9 @@ def _run_trial(search, trial) -> None:
 
 def _say_trial(search, number) -> str:
     "One line."
-    t, best = search.trials.set_index('number', drop=False).loc[number], None
-    with contextlib.suppress(InputError): best = search.best.value
-    end = f': {t.reason}' if t.reason else f' {search.metric} {t.value:.4f}' + (' (best so far)' if t.value == best and t.state == 'complete' else '')
+    t = search.trials.set_index('number', drop=False).loc[number]
+    is_best = t.state == 'complete' and search.best.number == number
+    end = f': {t.reason}' if t.reason else f' {search.metric} {t.value:.4f}' + ' (best so far)' * bool(is_best)
     return f'Trial {number} {t.state}{end}, {t.seconds:.1f} s: {_params_text(t, search.space)}' 
 
 # %% ../../nbs/460_train.search.ipynb #460c93b3
@@ -306,6 +314,7 @@ def tune(config: RunConfig, # that the trials vary
         bar.update(finished())
         while time.monotonic() < end and (found := _next_trial(search, n_trials)):
             trial, lock = found
+            if trial is None: time.sleep(.2); continue
             try: _run_trial(search, trial)
             except KeyboardInterrupt:
                 say(f'Stopped in trial {trial.number}. The same search goes on from there.')

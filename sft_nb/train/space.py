@@ -30,9 +30,10 @@ def searchable() -> dict: # path → (the option's field, its type)
     "Every option that a search may change."
     return {f'{section}.{f.name}': (f, typing.get_type_hints(cls)[f.name]) for section, cls in _SECTIONS.items() for f in fields(cls) if f.name != 'seed'}
 
-# %% ../../nbs/455_train.space.ipynb #d7fa3d37
+# %% ../../nbs/455_train.space.ipynb #808bee05
 _SPACES = dict(
     fine_tuning={
+        'train.probe_strength': dict(choices=[None, 1e-4, 1e-3, .01, .1, 1.]),
         'train.lr': dict(low=1e-5, high=3e-3, log=True),
         'train.layer_decay': dict(low=.5, high=1.),
         'train.epochs': dict(low=2, high=8),
