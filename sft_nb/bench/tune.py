@@ -31,7 +31,7 @@ from ..report.card import save_report
 from ..train.learner import VALID_METRICS
 from ..train.run import open_run, train_run
 from ..train.search import Search, tune
-from ..train.space import default_space
+from ..train.space import default_space, read_space
 
 # %% ../../nbs/72_bench.tune.ipynb #864e40f3
 def _fresh_seeds(config, n) -> list: # that no trial has seen
@@ -112,6 +112,7 @@ def tune_job(config: RunConfig, # to begin with
              ) -> Tuned: # also in the folder, with `evaluation.json`, `report.html` and the cards
     "Search, tune the baseline, train the choice again, evaluate. Goes on where an earlier call was stopped; several processes may make the same call. `**kwargs` goes to `tune`."
     if not (isinstance(n_seeds, int) and n_seeds >= 0): raise InputError(expected('`n_seeds`', 'a whole number of at least 0', repr(n_seeds)))
+    space = read_space(space, config) # first: a mistyped option should not cost an audit
     folder, items = Path(folder), prepare_items(config)
     audit = audit_job(config, items)
     _find_leaks(config, items, audit, say)

@@ -219,13 +219,12 @@ def _quiet(optuna):
 
 def _open_study(optuna, name, storage, direction, load_if_exists):
     "With errors as sentences."
-    import sqlalchemy
     kw = dict(engine_kwargs=dict(connect_args=dict(timeout=60))) if storage.startswith('sqlite') else {} # processes wait for each other
     try:
         _create_sqlite(optuna, storage)
         return optuna.create_study(study_name=name, storage=optuna.storages.RDBStorage(storage, **kw), direction=dict(higher='maximize', lower='minimize')[direction], load_if_exists=load_if_exists)
     except optuna.exceptions.DuplicatedStudyError: problem = expected(f'the study `{name}`', 'new', 'one that exists', 'Give another `study_name`, or load_if_exists=True to go on with it.')
-    except (ImportError, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as e:
+    except Exception as e: # of whatever database it is
         problem = expected(f'`storage` {storage}', 'a database that can be opened', ' '.join(str(e).split()).split(' (Background')[0], 'See the documentation of Optuna on RDBStorage.')
     raise InputError(problem)
 
@@ -341,7 +340,7 @@ def rank_options(search: Search, # with at least four complete trials
     "How much of the difference between trials each option explains."
     optuna, space = _import_optuna(), search.space
     done = [t for t in search.study.get_trials(deepcopy=False) if t.state.name == 'COMPLETE']
-    if len(done) < 4 or len({t.value for t in done}) < 2: raise InputError(expected('the search', 'with four complete trials or more, not all equal', len(done), 'Run more trials.'))
+    if len(done) < 4 or len({t.value for t in done}) < 2: raise InputError(expected('the search', 'with four complete trials or more, not all of one value', f'{len(done)} with {len({t.value for t in done})}', 'Run more trials.'))
     rng = np.random.default_rng(derive_seed(seed, 'importance'))
     draws = [done] + [[done[i] for i in rng.integers(0, len(done), len(done))] for _ in range(n_resamples)]
     with _quiet(optuna): shares = np.array([_importance(optuna, search, trials, seed) for trials in draws])
