@@ -4,8 +4,9 @@
 - `sft_nb.assets`: Real data and real pretrained weights on a machine that can reach nothing but a package index.
 - `sft_nb.bench.job`: From a configuration file to a verdict: audit, split, train, evaluate, report, in one call.
 - `sft_nb.bench.standard`: State beforehand what a model must reach, and let the end of an interval decide, not its middle.
+- `sft_nb.bench.tune`: Search, give the baseline the same chance, train what was chosen again, and only then look at the test split.
 - `sft_nb.changes`: Corrections to labels, kept beside the data: each decision on a line of its own, so that all of it can be read, undone and applied again.
-- `sft_nb.cli`: `sft-nb init`, `audit`, `run`, `stress`, `report`, `evaluate`, `predict`: the main job from a terminal.
+- `sft_nb.cli`: `sft-nb init`, `audit`, `run`, `tune`, `stress`, `report`, `evaluate`, `predict`: the main job from a terminal.
 - `sft_nb.config`: One commented YAML file says what a run is; everything that is wrong with it is said at once.
 - `sft_nb.core`: The few things that every module needs: one sentence for an error, one number from many seeds, one file that is whole or absent.
 - `sft_nb.data.audit`: Look at the data before the model does: copies across splits, broken files, missing labels, and labels that are probably wrong.
@@ -32,6 +33,7 @@
 - `sft_nb.evaluate.power`: How small a difference can this test set show, and how many items would settle the question?
 - `sft_nb.evaluate.ranking`: Did what people wanted come out on top?
 - `sft_nb.evaluate.robustness`: How much worse does it get when the pictures do, and is that more than the luck of these items?
+- `sft_nb.evaluate.search`: How good the best of n trials is, on average, and how sure that is.
 - `sft_nb.evaluate.slices`: Good on average is not good everywhere: the same metrics for each part of the data, and which parts are truly worse.
 - `sft_nb.models.adapt`: Which layers learn, and how fast: groups in the model's own order, from the pixels to the head.
 - `sft_nb.models.backbones`: Any timm model by name, with pretrained weights and a new head for your labels.
@@ -49,6 +51,7 @@
 - `sft_nb.report.example`: A complete evaluation with pictures, made in a second without a model: to try a report on, and to show what one looks like.
 - `sft_nb.report.hub`: Cards as the Hugging Face Hub wants them: a head that it takes, and text that stays text.
 - `sft_nb.report.page`: One HTML file that holds a whole result: it opens anywhere, asks for nothing from outside, and says the uncomfortable things first.
+- `sft_nb.report.search`: What more trials would have bought, and which options mattered.
 - `sft_nb.report.tradeoff`: What fine-tuning gained and what it cost, for every model between before and after, so that you can choose one.
 - `sft_nb.report.widgets`: The same report inside Jupyter: click, drag, and read from Python what is on the screen, or set it.
 - `sft_nb.report.words`: What the numbers say, and what an author would rather leave out, in sentences that page and card share.
@@ -68,6 +71,8 @@
 - `sft_nb.train.retain`: Fine-tune on the new, and keep what the model knew: stay near the old weights, hear the old answers, or see the old images again.
 - `sft_nb.train.run`: A folder that holds everything about one training: what went in, what came out, and what it was made with.
 - `sft_nb.train.schedule`: Fine-tune from the head down: which groups learn in which epoch, how fast, and when to stop.
+- `sft_nb.train.search`: Let the machine try configurations, on the validation split only, and stop it whenever you like.
+- `sft_nb.train.space`: Which options of a configuration a search may change, and between which values.
 - `sft_nb.train.step`: What one step of training costs beside its arithmetic, and how to pay less of it.
 - `sft_nb.train.stress`: Ask a finished run what it says of worse pictures, and of pictures that have nothing to do with its task."""
 

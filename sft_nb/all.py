@@ -32,12 +32,14 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
            'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr', 'fine_tune',
            'gradual_unfreeze', 'EMA', 'SWA', 'GreedySoup', 'draw_few_shot', 'probe_few_shot', 'weigh_suspects',
            'WatchGap', 'advise_training', 'MixItems', 'SampleItems', 'SharpnessAware', 'WeightItems',
-           'regularize_callbacks']
+           'regularize_callbacks', 'tune_job', 'expected_best', 'ExpectedBestDisplay', 'ImportanceDisplay',
+           'open_search', 'rank_options', 'tune', 'apply_params', 'default_space', 'read_space']
 
 # %% ../nbs/90_all.ipynb #31284fed
 from .assets import fetch_asset, list_assets
 from .bench.job import audit_job, evaluate_run, load_items, prepare_items, run_job, stress_run
 from .bench.standard import check_standard, has_passed
+from .bench.tune import tune_job
 from .changes import ChangeLog, apply_changes
 from .config import RunConfig, make_config, read_config, write_config
 from .core import InputError
@@ -55,6 +57,7 @@ from .evaluate.metrics import compute_metric, list_metrics
 from .evaluate.forecast import naive_scale
 from .evaluate.power import minimum_detectable_effect, noninferiority_test, required_n
 from .evaluate.many import compare_models, rank_models, rank_over_datasets
+from .evaluate.search import expected_best
 from .evaluate.slices import SliceFrame, find_weak_slices, slice_metrics
 from .evaluate.fairness import fit_thresholds, measure_fairness
 from .evaluate.calibration import compare_calibration, estimate_calibration, fit_calibrator
@@ -72,6 +75,7 @@ from .report.contrasts import ComparisonDisplay, ForgettingDisplay, LearningCurv
 from .report.displays import ConfusionDisplay, CurveDisplay, HistoryDisplay, MetricsDisplay, ReliabilityDisplay, SliceDisplay, ThresholdDisplay
 from .report.hub import check_card
 from .report.page import save_page
+from .report.search import ExpectedBestDisplay, ImportanceDisplay
 from .report.widgets import build_report, compare_runs
 from .tasks.image import image_block, predict_items
 from .tasks.targets import create_loss, describe_targets, make_item_predictions
@@ -83,6 +87,8 @@ from .train.monitor import WatchGap, advise_training
 from .train.probe import cross_predict, extract_features, fit_probe, probe_fewer, probe_items
 from .train.regularize import MixItems, SampleItems, SharpnessAware, WeightItems, regularize_callbacks
 from .train.run import Run, open_run, predict_files, train_run
+from .train.search import open_search, rank_options, tune
+from .train.space import apply_params, default_space, read_space
 from .train.stress import predict_corrupted, predict_probe, sample_items
 from .train.schedule import find_lr, fine_tune, gradual_unfreeze
 
@@ -112,4 +118,5 @@ _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items'
          'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr', 'fine_tune',
          'gradual_unfreeze', 'EMA', 'SWA', 'GreedySoup', 'draw_few_shot', 'probe_few_shot', 'weigh_suspects',
          'WatchGap', 'advise_training', 'MixItems', 'SampleItems', 'SharpnessAware', 'WeightItems',
-         'regularize_callbacks']
+         'regularize_callbacks', 'tune_job', 'expected_best', 'ExpectedBestDisplay', 'ImportanceDisplay',
+         'open_search', 'rank_options', 'tune', 'apply_params', 'default_space', 'read_space']

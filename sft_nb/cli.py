@@ -1,4 +1,4 @@
-"""`sft-nb init`, `audit`, `run`, `stress`, `report`, `evaluate`, `predict`: the main job from a terminal.
+"""`sft-nb init`, `audit`, `run`, `tune`, `stress`, `report`, `evaluate`, `predict`: the main job from a terminal.
 
 The command `sft-nb` only calls the library: each sub-command is one function here, a few lines long. What a person gets
 wrong is answered with a sentence and exit code 1, without a traceback (`--debug` shows it). Ctrl-C leaves a run that the
@@ -128,6 +128,36 @@ def _predict_command(args) -> int:
     else: print(table.to_csv(index=False), end='')
     return 0
 
+# %% ../nbs/80_cli.ipynb #5e0c7a1d
+def _tune_command(args) -> int:
+    "Search a configuration and its baseline, train what was chosen again, then evaluate."
+    from sft_nb.bench.tune import tune_job
+    out = args.out or Path('runs')/f'{Path(args.config).stem}-search'
+    given = {k: getattr(args, k) for k in ('metric', 'sampler', 'pruner', 'storage', 'study_name', 'timeout') if getattr(args, k) is not None}
+    tuned = tune_job(read_config(args.config), out, n_trials=args.trials, n_seeds=args.seeds, space=args.space, probe_space=False if args.no_probe else None, **given)
+    print(f'\n{tuned}')
+    if tuned.evaluation is not None:
+        print_result(tuned.evaluation)
+        print(f'Report: {out/"report.html"}')
+    print(f'The configuration: {out/"search"/"best.yaml"}')
+    return 0 if tuned.evaluation is None or tuned.evaluation.verdict.empty or tuned.evaluation.verdict['passed'].all() else 2
+
+def _add_tune(add):
+    "What can be typed after `sft-nb tune`."
+    p = add('tune', _tune_command, 'sft-nb tune my.yaml --trials 30 --space space.yaml')
+    p.add_argument('config', help='a configuration to begin with, see init')
+    p.add_argument('--out', type=Path, help='folder of the search (default: runs/NAME-search); a stopped one goes on, and several processes may share it')
+    p.add_argument('--trials', type=int, default=30, help='of the search, and of that of the linear probe (default: 30)')
+    p.add_argument('--space', metavar='FILE', help='a search space in YAML, such as train.lr: {low: 1e-5, high: 1e-3, log: true} (default: that of the task)')
+    p.add_argument('--seeds', type=int, default=5, help='fresh ones to train the choice with before the test split is read; 0 leaves it unread (default: 5)')
+    p.add_argument('--no-probe', action='store_true', help='do not search the linear probe')
+    p.add_argument('--metric', help='to search by, on the validation split (default: by the headline)')
+    p.add_argument('--sampler', help='tpe or random (default: tpe)')
+    p.add_argument('--pruner', help='median, hyperband or none (default: median)')
+    p.add_argument('--timeout', type=float, metavar='SECONDS', help='begin no trial after this')
+    p.add_argument('--storage', metavar='URL', help='of the study, as Optuna takes it (default: SQLite in the folder)')
+    p.add_argument('--study-name', help='in that storage (default: the name of the folder)')
+
 # %% ../nbs/80_cli.ipynb #2d22b8ff
 def print_result(evaluation, # an `Evaluation`
                  metrics: list|None = None, # to compare; None for those of its standard, or the usual ones
@@ -204,6 +234,7 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument('--probe', default='', metavar='DATA', help="labelled images that have nothing to do with the task: a folder, a table, cifar10, traffic-lights, or 'none' (default: cifar10 if npm is there)")
     p.add_argument('--probe-items', type=int, default=800, help='of the probe set (default: 800)')
     p.add_argument('--seed', type=int, default=0, help='of samples and corruptions (default: 0)')
+    _add_tune(add)
     p = add('predict', _predict_command, 'sft-nb predict runs/first new/*.jpg --out said.csv')
     p.add_argument('run', metavar='RUN', help='folder of a finished run')
     p.add_argument('files', metavar='FILE', nargs='+', help='images')
@@ -221,7 +252,7 @@ def main(argv: list|None = None, # what was typed; that of the process if None
     try: return args.run_it(args)
     except KeyboardInterrupt:
         again = shlex.join(['sft-nb', *(sys.argv[1:] if argv is None else map(str, argv))])
-        print(f'\nStopped. Nothing is lost. To go on: {again}' if args.command in ('run', 'demo', 'stress') else '\nStopped.', file=sys.stderr)
+        print(f'\nStopped. Nothing is lost. To go on: {again}' if args.command in ('run', 'demo', 'stress', 'tune') else '\nStopped.', file=sys.stderr)
         return 130
     except BrokenPipeError: return 0
     except (InputError, ImportError, OSError) as e:

@@ -10,20 +10,22 @@ from sklearn.metrics import ConfusionMatrixDisplay
 
 from sft_nb.core import InputError
 from sft_nb.records import COMPARISON_COLUMNS, Evaluation, make_predictions
-from sft_nb.report import contrasts, displays
+from sft_nb.report import contrasts, displays, search
 from sft_nb.report.example import example_evaluation
 
 MAKERS = dict(MetricsDisplay={}, SliceDisplay=dict(metric='log_loss'), ConfusionDisplay={}, ThresholdDisplay=dict(split='valid'), CurveDisplay=dict(kind='pr'),
               ReliabilityDisplay={}, HistoryDisplay={}, ComparisonDisplay=dict(metric='log_loss'), RobustnessDisplay={}, ForgettingDisplay={}, RiskCoverageDisplay={})
-OTHERS = ('RankDisplay', 'LearningCurveDisplay') # which an evaluation knows nothing of
+OTHERS = ('RankDisplay', 'LearningCurveDisplay', 'ExpectedBestDisplay', 'ImportanceDisplay') # which an evaluation knows nothing of
 
-def class_of(name): return getattr(displays, name, None) or getattr(contrasts, name)
+def class_of(name): return next(getattr(m, name) for m in (displays, contrasts, search) if hasattr(m, name))
 
 def make(name, evaluation):
     "A display of the example, or of made-up models."
     if name in MAKERS: return class_of(name).from_evaluation(evaluation, **MAKERS[name])
     rng = np.random.default_rng(0)
     if name == 'RankDisplay': return contrasts.RankDisplay.from_scores(pd.DataFrame(rng.normal([.9, .8, .79, .5], .05, (12, 4)), columns=['a model with a name', 'b', 'c', 'd']))
+    if name == 'ExpectedBestDisplay': return search.ExpectedBestDisplay.from_values({'fine-tuning': rng.normal(.8, .05, 20), 'the probe': np.append(rng.normal(.7, .01, 9), np.nan)}, metric='accuracy')
+    if name == 'ImportanceDisplay': return search.ImportanceDisplay.from_table(pd.DataFrame(dict(option=['train.lr', 'train.label_smoothing'], importance=[.8, .1], low=[.5, 0], high=[.9, .3], n=20, confidence_level=.9, method='fANOVA')))
     truth, noise = rng.integers(0, 2, 300), rng.normal(size=300)
     parts = {n: make_predictions(range(300), truth, 1/(1 + np.exp(-3*(truth - .5) - (1 + 10/n**.5)*noise)), task='single_label', labels=('no', 'yes')) for n in (50, 100, 200, 400)}
     return contrasts.LearningCurveDisplay.from_predictions(parts, 'accuracy', seed=0, n_resamples=100)
@@ -37,7 +39,7 @@ def close():
     plt.close('all')
 
 def test_all_displays_are_covered():
-    assert {n for m in (displays, contrasts) for n in m.__all__ if n.endswith('Display')} == {*MAKERS, *OTHERS}
+    assert {n for m in (displays, contrasts, search) for n in m.__all__ if n.endswith('Display')} == {*MAKERS, *OTHERS}
 
 @pytest.mark.parametrize('name', [*MAKERS, *OTHERS])
 def test_contract(evaluation, name):

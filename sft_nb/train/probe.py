@@ -148,12 +148,13 @@ def probe_items(model: nn.Module, # a timm model; the probe goes into its head
                 targets: Targets, # from `describe_targets`
                 *,
                 class_weights: str|None = None, # `balanced` or `effective`, or None
+                strength: float|None = None, # inverse regularisation; None to choose it on `valid`
                 ) -> tuple: # (the `Probe`, its scores of all items, (n, k))
-    "Fit a probe on `train`, choose its regularisation on `valid`, put it into the model's head, and score all items."
+    "Fit a probe on `train`, its regularisation chosen on `valid` or given, put it into the model's head, and score all items."
     features, y, split = extract_features(model, store, items['id']), targets.encode(items), items['split'].to_numpy()
     train, valid = split == 'train', split == 'valid'
     probe = fit_probe(features[train], y[train], valid_features=features[valid], valid_target=y[valid], task=targets.task,
-                      n_out=targets.n_out, class_weights=class_weights)
+                      n_out=targets.n_out, class_weights=class_weights, **({} if strength is None else dict(strengths=(strength,))))
     probe.apply_to_head(model)
     return probe, probe.predict(features)
 

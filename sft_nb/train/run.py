@@ -99,14 +99,15 @@ def open_run(folder: str|Path, # new, empty, or the folder of an earlier run wit
 
 # %% ../../nbs/440_train.run.ipynb #bdb0ef83
 def train_run(run: Run, # from `open_run`
-              items: pd.DataFrame, # validated, with `split`
+              items: pd.DataFrame, # validated, with `split`; without a test split there is nothing to read before its time
               *,
               cbs: tuple = (), # more fastai callbacks, for the fine-tuning
               old: pd.DataFrame|None = None, # labelled images of the old task, where the configuration names some in `retain.old`
               ) -> Run: # with model, history and predictions
     "Probe, fine-tune and predict, as the run's configuration says; goes on where an earlier call was stopped, and refuses while another is at work."
+    last = 'test' if (items['split'] == 'test').any() else 'valid'
     with hold_folder(run.folder):
-        if not (run/'predictions-test.parquet').exists(): _train(run, items, old, cbs)
+        if not (run/f'predictions-{last}.parquet').exists(): _train(run, items, old, cbs)
         for path in run.folder.glob('checkpoint*.safetensors'): path.unlink()
     return run
 
@@ -120,7 +121,7 @@ def _train(run, items, old, cbs):
     store = build_store(items, size=c.model.size, resize=c.model.resize)
     _write_lock(run, items, store, model)
     seconds = dict(images=time.perf_counter() - started)
-    _, scores = probe_items(model, store, items, targets, class_weights=c.train.class_weights)
+    _, scores = probe_items(model, store, items, targets, class_weights=c.train.class_weights, strength=c.train.probe_strength)
     seconds['probe'] = time.perf_counter() - started - seconds['images']
     if c.train.epochs or c.train.unfreeze: model, seconds['fine_tuning'] = _fine_tune(run, c, items, targets, model, store, old, cbs)
     save_backbone(model, run/'model', labels=targets.labels)
@@ -157,11 +158,11 @@ def _fine_tune(run, c, items, targets, model, store, old, more) -> tuple:
     return learn.model, time.perf_counter() - started
 
 def _predict(run, c, items, targets, model, store, probe_scores, seconds):
-    "Predictions of both splits, by the model and by the probe; the test split last, because it marks the run as done."
+    "Predictions of the splits that there are, by the model and by the probe; the test split last, because it marks the run as done."
     split = items['split'].to_numpy()
     about = dict(run=run.folder.name, backbone=c.model.backbone, weights=model.weights_source.get('source') if hasattr(model, 'weights_source') else None,
                  seed=c.train.seed, seconds={k: round(v, 1) for k, v in seconds.items()})
-    for name in ('valid', 'test'):
+    for name in (s for s in ('valid', 'test') if (split == s).any()):
         part = items[split == name].reset_index(drop=True)
         kwargs = dict(slices=tuple(c.data.slices), provenance=about)
         make_item_predictions(part, probe_scores[split == name], targets, **kwargs).save(run/f'predictions-{name}-probe.parquet')
