@@ -19,6 +19,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
+from ..evaluate.slices import slice_text
+
 # %% ../../nbs/605_report.embed.ipynb #82600ed3
 def make_thumbnail(path: str|Path, # any picture that Pillow opens
                    size: int = 192, # longest side, pixels
@@ -99,7 +101,7 @@ def _example_rows(examples, place, why) -> list:
         source = row.get('input')
         item = {k: row.get(k) for k in ('id', 'target', 'prediction', 'score', 'score_target', 'loss')}
         item |= dict(image=place[i], why=why[i], file='/'.join(Path(str(source)).parts[-2:]) if is_picture(source) else '')
-        item |= dict(text='' if is_picture(source) else str(source)[:2000], slices={c: str(row[c]) for c in others})
+        item |= dict(text='' if is_picture(source) else str(source)[:2000], slices={c: slice_text(row[c]) for c in others})
         out.append(plain_values(item))
     return out
 

@@ -204,16 +204,14 @@ function chooser(ctx, label, options, value, choose, attributes = {}) {
 
 function sliceChooser(ctx) {
   if (!ctx.data.slices.length) return null;
-  const node = chooser(ctx, 'Slice', [['', 'all items'], ...ctx.data.slices.map(v => [v, v.replace('=', ' = ')])], ctx.get('slice'), v => ctx.set('slice', v), { class: 'slice' });
+  const node = chooser(ctx, 'Slice', [['', 'all items'], ...ctx.data.slices.map(v => [v, sliceTitle(ctx, v)])], ctx.get('slice'), v => ctx.set('slice', v), { class: 'slice' });
   ctx.on('slice', () => { node.select.value = ctx.get('slice'); });
   return node;
 }
 
-const inSlice = (item, name) => {
-  if (!name) return true;
-  const cut = name.indexOf('=');
-  return String(item.slices[name.slice(0, cut)]) === name.slice(cut + 1);
-};
+const partsOf = (ctx, name) => Object.entries(ctx.data.slice_of[name] || {}); // of a slice: its columns and their values
+const sliceTitle = (ctx, name) => partsOf(ctx, name).map(([c, v]) => `${c} = ${v}`).join(' and ');
+const inSlice = (ctx, item) => partsOf(ctx, ctx.get('slice')).every(([c, v]) => item.slices[c] === v);
 const isRight = item => item.target === item.prediction;
 
 function picture(ctx, item, big = false) {
@@ -342,7 +340,7 @@ function drawMetrics(ctx) {
   const labelled = [...new Set(data.metrics.filter(r => r.label).map(r => r.metric))];
   let chosen = labelled.includes('recall') ? 'recall' : labelled[0], all = false;
   const draw = () => {
-    const rows = data.metrics.filter(r => r.slice === ctx.get('slice'));
+    const rows = [...data.metrics, ...(data.curves.crossed || [])].filter(r => r.slice === ctx.get('slice'));
     const overall = rows.filter(r => !r.label).map(r => ({ ...r, name: titleOf(ctx, r.metric), sub: data.about[r.metric]?.about, how: how(r), key: r.metric }));
     const most = r => data.about[r.metric]?.bounds?.[1] ?? 1;
     const high = overall.filter(r => !lowerIsBetter(ctx, r.metric)), low = overall.filter(r => lowerIsBetter(ctx, r.metric));
@@ -498,7 +496,7 @@ function drawErrors(ctx) {
   const order = { loss: (a, b) => (b.loss ?? 0) - (a.loss ?? 0), sure: (a, b) => (b.score ?? 0) - (a.score ?? 0), unsure: (a, b) => (a.score ?? 0) - (b.score ?? 0), id: (a, b) => String(a.id).localeCompare(String(b.id), 'en', { numeric: true }) };
   const draw = () => {
     const pair = pairs[Number(choice.pair)];
-    const items = data.examples.filter(e => inSlice(e, ctx.get('slice')) && (choice.loss === '0' || e.loss > Number(choice.loss)) && (choice.pair === 'all' || (pair ? e.target === pair[0] && e.prediction === pair[1] : !isRight(e)))).sort(order[choice.sort]);
+    const items = data.examples.filter(e => inSlice(ctx, e) && (choice.loss === '0' || e.loss > Number(choice.loss)) && (choice.pair === 'all' || (pair ? e.target === pair[0] && e.prediction === pair[1] : !isRight(e)))).sort(order[choice.sort]);
     holder.replaceChildren(h('p', { class: 'note', role: 'status' }, `${plural(items.length, 'item')}. This report holds ${count(data.examples.length)} of the ${count(data.n)} test items, those with the highest loss${data.confusion.labels ? ' in each cell of the confusion matrix' : ''}.`), gallery(ctx, items, 'No item fits these filters.'));
   };
   ctx.on('slice', draw);
@@ -509,30 +507,38 @@ function drawErrors(ctx) {
 }
 
 function drawSlices(ctx) {
-  const { data } = ctx, rows = data.metrics.filter(r => r.slice && !r.label);
-  const metrics = [...new Set(rows.map(r => r.metric))], columns = [...new Set(rows.map(r => r.slice.split('=')[0]))];
-  let metric = metrics.includes(data.headline) ? data.headline : metrics[0], column = '';
+  const { data } = ctx, crossed = data.curves.crossed || [], ALL = 'all pairs', MOST = 20;
+  const alone = data.metrics.filter(r => r.slice && !r.label), metrics = [...new Set(alone.map(r => r.metric))];
+  const columns = data.slice_groups.map(([name]) => name), isPair = new Map(data.slice_groups.map(([name, list]) => [name, partsOf(ctx, list[0]).length > 1]));
+  const pairs = columns.filter(c => isPair.get(c));
+  let metric = metrics.includes(data.headline) ? data.headline : metrics[0], most = MOST;
   const holder = h('div'), picked = h('div', { class: 'opened' });
   const draw = () => {
+    const by = ctx.get('by'), inPairs = by === ALL || isPair.get(by), listed = new Set(data.slice_groups.filter(([name]) => by ? by === name || (by === ALL && isPair.get(name)) : !isPair.get(name)).flatMap(([, list]) => list));
     const whole = data.metrics.find(r => r.metric === metric && !r.label && !r.slice), down = lowerIsBetter(ctx, metric);
-    const gaps = new Map((data.curves.slices || []).filter(r => r.metric === metric && known(r.gap_low)).map(r => [r.slice, r]));
+    const tested = (inPairs ? crossed : data.curves.slices || []).filter(r => r.metric === metric), gaps = new Map(tested.filter(r => known(r.gap_low)).map(r => [r.slice, r]));
     const surely = r => { const g = gaps.get(r.slice); return g ? (down ? g.gap_low : -g.gap_high) : -Infinity; }; // worse than the rest by at least this much
-    const part = rows.filter(r => r.metric === metric && (!column || r.slice.split('=')[0] === column)).sort((a, b) => surely(b) - surely(a) || (down ? b.value - a.value : a.value - b.value));
-    const list = part.map(r => {
+    const part = (inPairs ? crossed : alone).filter(r => r.metric === metric && listed.has(r.slice)).sort((a, b) => surely(b) - surely(a) || (down ? b.value - a.value : a.value - b.value));
+    const list = part.slice(0, most).map(r => {
       const g = gaps.get(r.slice), bad = g && surely(r) > 0 && g.p_value < 1 - g.confidence_level, d = g && { value: g.gap, low: g.gap_low, high: g.gap_high };
       return { ...r, key: r.slice, tone: bad ? 'bad' : 'model', how: how(r), sub: g ? `${fixed(g.gap, digitsOf(d), true)} ${interval(d, true)} against the rest${known(g.p_value) ? `, p ${g.p_value < .001 ? '< 0.001' : `= ${fixed(g.p_value, 3)}`}` : ''}${bad ? ': worse' : ''}` : null,
-        name: h('button', { type: 'button', class: 'link', 'aria-pressed': String(ctx.get('slice') === r.slice), onclick: () => ctx.set('slice', ctx.get('slice') === r.slice ? '' : r.slice) }, user(r.slice.replace('=', ' = '))) };
+        name: h('button', { type: 'button', class: 'link', 'aria-pressed': String(ctx.get('slice') === r.slice), onclick: () => ctx.set('slice', ctx.get('slice') === r.slice ? '' : r.slice) }, user(sliceTitle(ctx, r.slice))) };
     });
     if (whole) list.push({ ...whole, key: '', tone: 'other', plain: true, name: 'all items', how: how(whole) });
-    holder.replaceChildren(forest(list, { domain: niceDomain(list.flatMap(r => [r.low, r.high, r.value])), guide: whole?.value, caption: `${titleOf(ctx, metric)}, those first that are most surely worse than the rest. ${down ? 'Lower is better ↓' : 'Higher is better ↑'}` }));
-    const name = ctx.get('slice'), mistakes = data.examples.filter(e => !isRight(e) && inSlice(e, name));
-    picked.replaceChildren(...(name ? [h('h3', {}, 'Mistakes in ', user(name.replace('=', ' = '))), gallery(ctx, mistakes, 'None of its mistakes are in this report.', 12)] : [h('p', { class: 'note' }, 'Press a slice to see its mistakes.')]));
+    pick.select.value = by;
+    holder.replaceChildren(...[forest(list, { domain: niceDomain(list.flatMap(r => [r.low, r.high, r.value])), guide: whole?.value, caption: `${titleOf(ctx, metric)}, those first that are most surely worse than the rest. ${down ? 'Lower is better ↓' : 'Higher is better ↑'}` }),
+      part.length > most && h('button', { type: 'button', class: 'more', onclick: () => { most = part.length; draw(); } }, `Show all ${count(part.length)} slices`),
+      !part.length && h('p', { class: 'note' }, 'Not computed: where there are many labels, crossings have only means over items, such as accuracy.')].filter(Boolean));
+    const name = ctx.get('slice'), mistakes = data.examples.filter(e => !isRight(e) && inSlice(ctx, e));
+    picked.replaceChildren(...(name ? [h('h3', {}, 'Mistakes in ', user(sliceTitle(ctx, name))), gallery(ctx, mistakes, 'None of its mistakes are in this report.', 12)] : [h('p', { class: 'note' }, 'Press a slice to see its mistakes.')]));
   };
+  const pick = chooser(ctx, 'Columns', [['', 'all columns'], ...columns.filter(c => !isPair.get(c)).map(c => [c, c]), ...(pairs.length ? [[ALL, 'all pairs, crossed']] : []), ...pairs.map(c => [c, partsOf(ctx, data.slice_groups.find(([name]) => name === c)[1][0]).map(([k]) => k).join(' × ')])],
+    ctx.get('by'), v => ctx.set('by', v), { class: 'slice-column' });
+  ctx.on('by', () => { most = MOST; draw(); });
   ctx.on('slice', draw);
-  return [lead('The same metric on parts of the test set. The dashed line is the value on all items.'),
-    h('div', { class: 'row' }, chooser(ctx, 'Metric', metrics.map(m => [m, titleOf(ctx, m)]), metric, v => { metric = v; draw(); }, { class: 'slice-metric' }),
-      columns.length > 1 && chooser(ctx, 'Column', [['', 'all columns'], ...columns.map(c => [c, c])], '', v => { column = v; draw(); }, { class: 'slice-column' })), holder, picked,
-    ...tablesOf(ctx, { fairness: 'Fairness between groups: differences of 0 and ratios of 1 are parity', group_rates: 'How each group fares', weak_slices: 'Weak corners: found on one half of the items, confirmed on the other' })];
+  return [lead('The same metric on parts of the test set. The dashed line is the value on all items. ', pairs.length > 0 && 'Columns by themselves are one family of questions, crossed columns another; each is corrected for the number of its slices.'),
+    h('div', { class: 'row' }, chooser(ctx, 'Metric', metrics.map(m => [m, titleOf(ctx, m)]), metric, v => { metric = v; draw(); }, { class: 'slice-metric' }), columns.length > 1 && pick), holder, picked,
+    ...tablesOf(ctx, { fairness: 'Fairness between groups: differences of 0 and ratios of 1 are parity', group_rates: 'How each group fares', weak_slices: 'Weak corners: found on one half of the items, confirmed on the other', not_crossed: 'Columns that were not crossed, or not wholly' })];
 }
 
 function drawCalibration(ctx) {
@@ -753,9 +759,9 @@ function drawFoot(ctx) {
 
 // ---------------------------------------------------------------- both ways in
 
-let views = 0;
 function render({ model, el }) {
-  const root = h('div', { class: 'sft-report', onfocusin: keepKeys }), view = `sft${++views}-`, stop = followTheme(root);
+  const root = h('div', { class: 'sft-report', onfocusin: keepKeys }), stop = followTheme(root);
+  const view = `sft${Math.random().toString(36).slice(2)}-`; // each output may load this module anew, so that a counter would begin again
   let cleanups = [];
   const clear = () => { cleanups.forEach(f => f()); cleanups = []; };
   const draw = () => {
@@ -778,7 +784,7 @@ function render({ model, el }) {
 
 export function boot(source, host) { // the saved page: the same report on a model without a kernel
   const payload = JSON.parse(source.textContent), wanted = location.hash.slice(1), listeners = {};
-  const state = { payload, tab: payload.tabs.includes(wanted) ? wanted : payload.tabs[0], threshold: .5, costs: [1, 1], calibrated: false, slice: '', cell: [], item: '', metric: payload.headline, pair: (payload.models || []).slice(0, 2), part: 'only_first' };
+  const state = { payload, tab: payload.tabs.includes(wanted) ? wanted : payload.tabs[0], threshold: .5, costs: [1, 1], calibrated: false, slice: '', by: '', cell: [], item: '', metric: payload.headline, pair: (payload.models || []).slice(0, 2), part: 'only_first' };
   const model = {
     get: key => state[key], save_changes() {},
     set(key, value) { state[key] = value; for (const f of [...(listeners[`change:${key}`] || [])]) f(); },
