@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sft_nb.evaluate.evaluation import evaluate_predictions
 from sft_nb.evaluate.intervals import wilson_interval
-from sft_nb.records import COMPARISON_COLUMNS, METRIC_COLUMNS, Evaluation
+from sft_nb.records import COMPARISON_COLUMNS, METRIC_COLUMNS, Evaluation, make_predictions
 from sft_nb.report.example import example_evaluation
 from sft_nb.report.page import TABS, build_payload, read_static, save_page
 from sft_nb.report.widgets import Report
@@ -173,6 +174,22 @@ def test_intervals_of_the_slider_are_the_ones_of_evaluate(browser, saved, evalua
             ends['balanced_accuracy'] = middle + half*[0, -1, 1]
             ends['f1'] = 2*ends.pop('jaccard')/(1 + ends.get('jaccard', np.array([row.tp/(row.tp + row.fp + row.fn), *wilson_interval(row.tp, row.tp + row.fp + row.fn)])))
             for key in shown: assert shown[key] == pytest.approx(ends[key], abs=.0051), (key, row.threshold)
+
+def test_the_slider_keeps_groups_together(browser, tmp_path, root):
+    "At 0.50 it shows the intervals of the metrics tab, and so does the cost of one missed and one false alarm, which is the share of errors."
+    rng, module = np.random.default_rng(1), np.repeat(np.arange(60), 6)
+    truth = (rng.random(360) < .4).astype(int)
+    say = 1/(1 + np.exp(-(2*truth - 1 + 1.5*rng.normal(size=60)[module] + .5*rng.normal(size=360))))
+    grouped = evaluate_predictions(make_predictions(range(360), truth, say, task='single_label', labels=['fine', 'broken'], group=module), seed=0)
+    numbers = lambda text: [float(v) for v in re.findall(r'\d+\.?\d*', text)[:3]]
+    with opened(browser, save_page(grouped, tmp_path/'grouped.html')) as page:
+        panel = tab(page, 'threshold')
+        for name, of in (('recall', ('recall', 'broken')), ('specificity', ('recall', 'fine')), ('precision', ('precision', 'broken')), ('accuracy', ('accuracy',)), ('balanced_accuracy', ('balanced_accuracy',))):
+            assert numbers(panel.locator(f'[data-key={name}] .value').inner_text()) == pytest.approx(list(grouped.get(*of)[['value', 'low', 'high']]), abs=.0051), name
+        error = 1000*(1 - grouped.get('accuracy')[['value', 'high', 'low']].to_numpy(float))
+        assert numbers(panel.locator('.price').inner_text().split(':')[1]) == pytest.approx(error, abs=12) # Wilson's of a sum, and of its parts put together
+        assert 'Groups are kept together' in panel.inner_text() and panel.locator('.band').count() == 5
+        keep(page, root, 'threshold-grouped')
 
 def test_confusion_cell_opens_its_pictures(browser, saved, evaluation, root):
     of = lambda t, p: ((evaluation.examples.target == t) & (evaluation.examples.prediction == p)).sum()

@@ -62,8 +62,9 @@ def _curves(preds: Predictions, valid: Predictions|None, confidence_level: float
     if preds.task != 'single_label' or not preds.has_score: return {}
     out = dict(reliability=reliability_curve(preds, confidence_level=confidence_level))
     if not preds.is_binary: return out
-    out |= dict(threshold=threshold_curve(preds), roc=roc_curve(preds), pr=precision_recall_curve(preds))
-    return out if valid is None else out | dict(threshold_valid=threshold_curve(valid))
+    kw = dict(confidence_level=confidence_level)
+    out |= dict(threshold=threshold_curve(preds, **kw), roc=roc_curve(preds, **kw), pr=precision_recall_curve(preds, **kw))
+    return out if valid is None else out | dict(threshold_valid=threshold_curve(valid, **kw))
 
 # %% ../../nbs/590_evaluate.evaluation.ipynb #0913a6db
 def _compare_all(preds: Predictions, baselines: dict, specs: list, **kw) -> pd.DataFrame: # `COMPARISON_COLUMNS`

@@ -61,6 +61,11 @@ def _keep(display, ax):
     display.ax_, display.figure_ = ax, ax.figure
     return display
 
+def _level_of(evaluation) -> float:
+    "The level of its intervals."
+    levels = evaluation.metrics.confidence_level
+    return float(levels.iloc[0]) if len(levels) else .95
+
 def _need(table, what, do):
     "Raise if an evaluation lacks what a display shows."
     if table is None or not len(table): raise InputError(expected(what, 'in the evaluation', 'nothing', do))
@@ -133,6 +138,13 @@ def _roomiest(baselines, metrics) -> str:
 MetricsDisplay.plot = _plot_metrics
 
 # %% ../../nbs/650_report.displays.ipynb #8f055401
+def _slices_of(evaluation, by, table) -> pd.DataFrame:
+    "Those that are made of these columns."
+    made, crossed = (evaluation.curves.get(k) for k in ('slice_columns', 'crossed'))
+    columns = pd.Series(dtype=str) if made is None else made.groupby('slice').column.agg(' and '.join)
+    if by not in set(columns): raise InputError(expected('`by`', 'columns that were sliced by', repr(by), suggest_names(by, columns.unique())))
+    return pd.concat([table, *([] if crossed is None else [crossed])]).query('slice in @columns.index[@columns == @by]')
+
 @dataclass(eq=False)
 class SliceDisplay:
     "A metric by slice, the weakest first."
@@ -144,11 +156,13 @@ class SliceDisplay:
                         evaluation: Evaluation,
                         *,
                         metric: str, # its name
+                        by: str|None = None, # a column, or two crossed, such as 'type and line'; None for all columns by themselves
                         max_slices: int = 12, # the weakest so many
                         ) -> 'SliceDisplay':
         "All slices of one metric; those with too few items are left out."
         m, tested = evaluation.metrics, evaluation.curves.get('slices')
         if tested is not None and metric in set(tested.metric): m = tested
+        if by is not None: m = _slices_of(evaluation, by, m)
         rows = m[(m.metric == metric) & (m.label == '') & (m.slice != '')].dropna(subset='value')
         rows = rows.sort_values('value', ascending=describe_metric(metric)['better'] == 'higher')
         return cls(_need(rows, f'slices of `{metric}`', 'Give the predictions columns to slice by.').head(max_slices), evaluation.get(metric))
@@ -186,13 +200,14 @@ class ConfusionDisplay:
     labels: tuple # k names
     low: np.ndarray|None = None # (k, k), lower ends of the shares; NaN where unknown
     high: np.ndarray|None = None # upper ends
+    confidence_level: float = .95 # of these
 
     @classmethod
     def from_evaluation(cls, evaluation: Evaluation) -> 'ConfusionDisplay':
         "The matrix of a single-label task; beyond 20 labels use the report, which folds them."
         counts = _need(np.asarray(evaluation.confusion), 'a confusion matrix', 'Only a single-label task has one.')
         if len(counts) > 20: raise InputError(expected('labels', 'at most 20 for a readable figure', len(counts), 'Use `build_report`, which shows the most confused ones.'))
-        return cls(counts, evaluation.labels, *_share_limits(evaluation))
+        return cls(counts, evaluation.labels, *_share_limits(evaluation), _level_of(evaluation))
 
     @property
     def shares(self) -> np.ndarray: return self.counts/np.maximum(self.counts.sum(1, keepdims=True), 1)
@@ -215,7 +230,7 @@ class ConfusionDisplay:
         ax.set_yticks(range(k), self.labels)
         ax.set_xticks(np.arange(k - 1) + .5, minor=True); ax.set_yticks(np.arange(k - 1) + .5, minor=True)
         ax.grid(which='minor', color='white', lw=3); ax.tick_params(which='minor', length=0); ax.spines['bottom'].set_visible(False)
-        interval = ', with 95% interval' if self.low is not None and k <= 4 else ''
+        interval = f', with {self.confidence_level:.0%} interval' if self.low is not None and k <= 4 else ''
         return _keep(self, _titled(ax, 'Confusion', f'predicted; shares are of the row{interval}', 'true'))
 
 # %% ../../nbs/650_report.displays.ipynb #43dbcf9c
@@ -226,6 +241,8 @@ class ThresholdDisplay:
     threshold: float # the one in use
     label: str # the positive label
     split: str # which split was counted
+    confidence_level: float = .95 # of the bands
+    grouped: bool = False # whether they keep groups together
 
     @classmethod
     def from_evaluation(cls,
@@ -237,12 +254,14 @@ class ThresholdDisplay:
         "From the counts at each threshold; two labels only."
         t = evaluation.curves.get('threshold' if split == 'test' else f'threshold_{split}')
         t = _need(t, f'a threshold curve of the {split} split', 'It exists for two labels, and for `valid` where valid predictions were given.')
-        rates = {'threshold': t.threshold}
+        rates, level, grouped = {'threshold': t.threshold}, _level_of(evaluation), 'n_recall' in t
         for name, hit, other in (('recall', t.tp, t.fn), ('precision', t.tp, t.fp), ('specificity', t.tn, t.fp)):
             n = hit + other
-            low, high = wilson_interval(hit, n)
-            rates |= {name: (hit/n.clip(lower=1)).where(n > 0), f'{name}_low': np.where(n > 0, low, np.nan), f'{name}_high': np.where(n > 0, high, np.nan)}
-        return cls(pd.DataFrame(rates), threshold, evaluation.labels[1], split)
+            share, worth = (hit/n.clip(lower=1)).where(n > 0), t[f'n_{name}'] if grouped else n
+            known = share.notna() & worth.notna()
+            low, high = wilson_interval((share*worth).where(known, 0), worth.where(known, 0), confidence_level=level)
+            rates |= {name: share, f'{name}_low': np.where(known, low, np.nan), f'{name}_high': np.where(known, high, np.nan)}
+        return cls(pd.DataFrame(rates), threshold, evaluation.labels[1], split, level, grouped)
 
 # %% ../../nbs/650_report.displays.ipynb #3d7247d7
 def _plot_threshold(self, ax: Axes|None = None) -> ThresholdDisplay:
@@ -258,7 +277,9 @@ def _plot_threshold(self, ax: Axes|None = None) -> ThresholdDisplay:
     _name_lines(ax, ends)
     ax.axvline(self.threshold, color=COLORS['black'], lw=1.2)
     ax.annotate(f'{self.threshold:.2f}', (self.threshold, 1.02), (4, -2), textcoords='offset points', fontsize=9, fontweight='bold', va='top')
-    return _keep(self, _titled(ax, f'Calling it “{self.label}”', 'threshold on its probability', f'share of the {self.split} split, with 95% band'))
+    return _keep(self, _titled(ax, f'Calling it “{self.label}”', 'threshold on its probability', f'share of the {self.split} split, with {_band_words(self)}'))
+
+def _band_words(display) -> str: return f'{display.confidence_level:.0%} band' + (' over groups' if display.grouped else '')
 
 ThresholdDisplay.plot = _plot_threshold
 
@@ -275,6 +296,8 @@ class CurveDisplay:
     prevalence: float = .5 # share of positives: what guessing gives as precision
     low: np.ndarray|None = None # lower ends of `y`
     high: np.ndarray|None = None # upper ends
+    confidence_level: float = .95 # of the band
+    grouped: bool = False # whether it keeps groups together
 
     @classmethod
     def from_evaluation(cls,
@@ -292,10 +315,8 @@ class CurveDisplay:
         x, y, point = (c.fpr, c.tpr, (at.fp/max(negatives, 1), recall)) if kind == 'roc' else (c.recall, c.precision, (recall, precision))
         try: area = evaluation.get(f'{kind}_auc')
         except KeyError: area = None
-        n = positives if kind == 'roc' else np.where(y > 0, np.round(x*positives/y.clip(lower=1e-12)), 0) # those called positive
-        low, high = wilson_interval(np.round(y*n), n)
-        band = [np.where(n > 0, end, np.nan) for end in (low, high)]
-        return cls(x.to_numpy(), y.to_numpy(), tuple(map(float, point)), float(at.threshold), kind, area, float(positives/max(positives + negatives, 1)), *band)
+        band = [c[end].to_numpy() if end in c else None for end in ('low', 'high')] # which older evaluations lack
+        return cls(x.to_numpy(), y.to_numpy(), tuple(map(float, point)), float(at.threshold), kind, area, float(positives/max(positives + negatives, 1)), *band, _level_of(evaluation), 'n_recall' in t)
 
 # %% ../../nbs/650_report.displays.ipynb #01f1c29f
 def _plot_curve(self, ax: Axes|None = None) -> CurveDisplay:
@@ -311,7 +332,7 @@ def _plot_curve(self, ax: Axes|None = None) -> CurveDisplay:
     left = self.point[0] > .6
     ax.annotate(f'at {self.threshold:.2f}', self.point, (-9 if left else 9, -14), textcoords='offset points', ha='right' if left else 'left', fontsize=9, fontweight='bold')
     area = '' if self.area is None else f" {format_metrics(pd.DataFrame([self.area]))['value [interval]'][0]}"
-    band = ', with 95% band' if self.low is not None else ''
+    band = f', with {_band_words(self)}' if self.low is not None else ''
     return _keep(self, _titled(ax, ('ROC, area' if roc else 'Precision–recall, area') + area if area else ('ROC' if roc else 'Precision–recall'),
                                'false positive rate' if roc else 'recall', ('recall' if roc else 'precision') + band))
 
@@ -323,12 +344,13 @@ class ReliabilityDisplay:
     "Observed frequency against the probability given."
     bins: pd.DataFrame # mean_score, observed, low, high, n
     label: str # what the probability is of
+    confidence_level: float = .95 # of the intervals
 
     @classmethod
     def from_evaluation(cls, evaluation: Evaluation) -> 'ReliabilityDisplay':
         "For two labels the positive one; else of the predicted label."
         bins = _need(evaluation.curves.get('reliability'), 'a reliability curve', 'It exists for tasks with probabilities.')
-        return cls(bins, evaluation.labels[1] if len(evaluation.labels) == 2 else 'the prediction')
+        return cls(bins, evaluation.labels[1] if len(evaluation.labels) == 2 else 'the prediction', _level_of(evaluation))
 
     def plot(self, ax: Axes|None = None) -> 'ReliabilityDisplay':
         "Draw."
@@ -342,7 +364,7 @@ class ReliabilityDisplay:
         ax.plot(b.mean_score, b.observed, 'o-', color=COLORS['blue'], lw=1.4, ms=5.5, mec='white')
         for r in () if even else b.itertuples(): ax.annotate(f'{r.n:,}', (r.mean_score, -.09), ha='center', fontsize=7.5, color='#55616D')
         items = '–'.join(f'{n:,}' for n in sorted({b.n.min(), b.n.max()})) + ' items a point' if even else 'below: items in the bin'
-        return _keep(self, _titled(ax, 'Reliability', f'probability of {self.label}; {items}', 'observed share, with 95% interval'))
+        return _keep(self, _titled(ax, 'Reliability', f'probability of {self.label}; {items}', f'observed share, with {self.confidence_level:.0%} interval'))
 
 # %% ../../nbs/650_report.displays.ipynb #fbab9196
 @dataclass(eq=False)

@@ -19,7 +19,7 @@ const small = (view, extra) => h('li', { class: view.decision || null, 'data-id'
 const hasSuggestion = card => card.suggestion || (card.several && typeof card.p_suggestion === 'number'); // of several labels, none is one
 function said(card) { // what the model gives to its own label, and to the present one
   if (!hasSuggestion(card)) return null;
-  const bar = (label, p) => typeof p === 'number' && h('div', { class: 'bar' }, named(label), h('b', {}, percent(p)), h('i', { vars: { '--share': p } }));
+  const bar = (label, p) => typeof p === 'number' && h('div', { class: 'bar' }, user(label || 'no label'), h('b', {}, percent(p)), h('i', { vars: { '--share': p } }));
   const own = card.suggestion !== card.given && bar(card.given, card.p_label);
   return h('div', { class: 'said' }, h('h3', {}, 'The model says'), bar(card.suggestion, card.p_suggestion), own);
 }

@@ -44,18 +44,23 @@ function wilson(k, n, z) { // Wilson's interval for a share, as `wilson_interval
   return { value: p, low: Math.max(0, (centre - half) / d), high: Math.min(1, (centre + half) / d), n };
 }
 
-// What a threshold does, from its four counts. Shares have Wilson's interval. The mean of two independent shares
-// has Newcombe's (MOVER, 1998). F1 is a monotone function of tp / (tp + fp + fn), so the ends of that interval carry over.
-export function ratesAt({ tp, fp, fn, tn }, z) {
-  const recall = wilson(tp, tp + fn, z), specificity = wilson(tn, tn + fp, z), overlap = wilson(tp, tp + fp + fn, z);
-  const spread = (a, b) => Math.hypot(a.value - a[b], specificity.value - specificity[b]) / 2;
+// Of k in n, where groups leave only so many independent items; undefined where there are no groups.
+const shareOf = (k, n, worth, z) => worth === undefined ? wilson(k, n, z) : known(worth) && n ? { ...wilson(k / n * worth, worth, z), n } : { value: n ? k / n : null, low: null, high: null, n };
+// The distance of a sum's limit from the sum (MOVER, Newcombe 1998; with the correlation r of its parts in groups).
+const together = (a, b, r = 0) => Math.sqrt(Math.max(0, a * a + b * b + 2 * (r || 0) * a * b));
+
+// What a threshold does, from its four counts. Shares have Wilson's interval, and the mean of two the one that `together` makes.
+// F1 is a monotone function of tp / (tp + fp + fn), so the ends of that interval carry over.
+export function ratesAt(row, z) {
+  const { tp, fp, fn, tn } = row, recall = shareOf(tp, tp + fn, row.n_recall, z), specificity = shareOf(tn, tn + fp, row.n_specificity, z), overlap = shareOf(tp, tp + fp + fn, row.n_overlap, z);
+  const spread = (a, b) => known(a[b]) && known(specificity[b]) ? together(a.value - a[b], specificity.value - specificity[b], row.r_balanced) / 2 : NaN;
   const middle = known(recall.value) && known(specificity.value) ? (recall.value + specificity.value) / 2 : null;
   const f1 = v => known(v) ? 2 * v / (1 + v) : null;
   return {
-    accuracy: wilson(tp + tn, tp + fp + fn + tn, z),
+    accuracy: shareOf(tp + tn, tp + fp + fn + tn, row.n_accuracy, z),
     balanced_accuracy: middle === null ? { value: null, low: null, high: null, n: recall.n + specificity.n }
       : { value: middle, low: middle - spread(recall, 'low'), high: middle + spread(recall, 'high'), n: recall.n + specificity.n },
-    recall, specificity, precision: wilson(tp, tp + fp, z),
+    recall, specificity, precision: shareOf(tp, tp + fp, row.n_precision, z),
     f1: { value: f1(overlap.value), low: f1(overlap.low), high: f1(overlap.high), n: overlap.n },
   };
 }
@@ -126,7 +131,7 @@ function lineChart(width, { x, y, series, marks = [], points = [], height = 260,
     marks.map(mark => [s('line', { class: `mark ${mark.tone || ''}`, x1: sx(mark.x), x2: sx(mark.x), y1: m.top - 4, y2: m.top + H }),
       mark.label && s('text', { class: 'marked', x: sx(mark.x) + (mark.side === 'left' ? -5 : 5), y: m.top + 8, 'text-anchor': mark.side === 'left' ? 'end' : 'start' }, mark.label)]),
     series.map(line => [
-      line.band && s('path', { class: `band ${line.tone}`, d: path(line.band.map(b => [b[0], b[2]])) + path([...line.band].reverse().map(b => [b[0], b[1]])).replace('M', 'L') + 'Z' }),
+      line.band && line.band.length > 0 && s('path', { class: `band ${line.tone}`, d: path(line.band.map(b => [b[0], b[2]])) + path([...line.band].reverse().map(b => [b[0], b[1]])).replace('M', 'L') + 'Z' }),
       (line.errors || []).map(e => s('line', { class: `error ${line.tone}`, x1: sx(e[0]), x2: sx(e[0]), y1: sy(e[1]), y2: sy(e[2]) })),
       s('path', { class: `line ${line.tone} ${line.dash ? 'dash' : ''}`, d: path(line.points.filter(p => known(p[0]) && known(p[1]))) }),
       line.dots && line.points.filter(p => known(p[1])).map(p => s('circle', { class: `dot ${line.tone}`, cx: sx(p[0]), cy: sy(p[1]), r: 4 }, s('title', {}, `${line.name || ''} ${xf(p[0])}: ${short(p[1])}`)))]),
@@ -414,6 +419,8 @@ function drawConfusion(ctx) {
       list.length > 0 && h('div', {}, h('h3', {}, 'Most frequent mistakes'), h('ol', { class: 'pairs' }, list))), below];
 }
 
+const bandOf = (rows, x) => rows.filter(p => known(p.low)).map(p => [p[x], p.low, p.high]);
+
 function drawThreshold(ctx) {
   const { data } = ctx, positive = data.labels[1], valid = data.curves.threshold_valid;
   let split = 'test';
@@ -429,8 +436,8 @@ function drawThreshold(ctx) {
   const price = h('p', { class: 'price', role: 'status' }), cheapest = h('span');
   const costOf = row => { const n = row.tp + row.fn + row.fp + row.tn, [a, b] = ctx.get('costs'); return (a * row.fn + b * row.fp) / n; };
   const costAt = row => { // MOVER over the Wilson intervals of two shares; per 1,000 items
-    const n = row.tp + row.fn + row.fp + row.tn, [a, b] = ctx.get('costs'), miss = wilson(row.fn, n, data.z), alarm = wilson(row.fp, n, data.z), value = 1000 * costOf(row);
-    const reach = end => 1000 * Math.hypot(a * (miss[end] - miss.value), b * (alarm[end] - alarm.value));
+    const n = row.tp + row.fn + row.fp + row.tn, [a, b] = ctx.get('costs'), miss = shareOf(row.fn, n, row.n_missed, data.z), alarm = shareOf(row.fp, n, row.n_alarms, data.z), value = 1000 * costOf(row);
+    const reach = end => known(miss[end]) && known(alarm[end]) ? 1000 * together(a * (miss[end] - miss.value), b * (alarm[end] - alarm.value), row.r_costs) : NaN;
     return { value, low: Math.max(0, value - reach('low')), high: value + reach('high'), n };
   };
   const set = (value, text) => h('button', { type: 'button', class: 'small', onclick: () => ctx.set('threshold', value) }, text);
@@ -440,19 +447,20 @@ function drawThreshold(ctx) {
   const lines = figure(ctx, 'What each threshold does', width => {
     const rates = curve().map(row => [row.threshold, ratesAt(row, data.z)]), t = nearest(ctx.get('threshold')).threshold;
     return lineChart(width, { height: 340, x: { domain: [0, 1], label: 'threshold' }, y: { domain: [0, 1], label: `share of the ${split} split` }, label: 'Recall, precision, specificity and balanced accuracy against the threshold; the numbers are in the table.',
-      marks: [{ x: t, label: fixed(t, 2), side: t > .8 ? 'left' : 'right' }], series: names.map(([name, tone]) => ({ name: titleFor(name), tone, points: rates.map(([x, r]) => [x, r[name].value]) })) });
+      marks: [{ x: t, label: fixed(t, 2), side: t > .8 ? 'left' : 'right' }], series: names.map(([name, tone]) => ({ name: titleFor(name), tone, points: rates.map(([x, r]) => [x, r[name].value]),
+        band: name === 'balanced_accuracy' ? null : rates.filter(([, r]) => known(r[name].low)).map(([x, r]) => [x, r[name].low, r[name].high]) })) });
   });
   const small = (name, draw) => figure(ctx, name, draw);
   const roc = data.curves.roc && small('ROC', width => {
     const r = ratesAt(nearest(ctx.get('threshold')), data.z);
     return lineChart(width, { height: 250, x: { domain: [0, 1], label: 'false positive rate' }, y: { domain: [0, 1], label: 'recall' }, label: 'Receiver operating characteristic',
-      series: [{ tone: 'faint', dash: true, points: [[0, 0], [1, 1]] }, { tone: 'blue', points: data.curves.roc.map(p => [p.fpr, p.tpr]) }],
+      series: [{ tone: 'faint', dash: true, points: [[0, 0], [1, 1]] }, { tone: 'blue', points: data.curves.roc.map(p => [p.fpr, p.tpr]), band: bandOf(data.curves.roc, 'fpr') }],
       points: [{ x: known(r.specificity.value) ? 1 - r.specificity.value : null, y: r.recall.value, label: `at ${fixed(ctx.get('threshold'), 2)}`, drop: 18 }] });
   });
   const pr = data.curves.pr && small('Precision and recall', width => {
     const r = ratesAt(nearest(ctx.get('threshold')), data.z), rate = curve()[0], share = (rate.tp + rate.fn) / (rate.tp + rate.fn + rate.fp + rate.tn);
     return lineChart(width, { height: 250, x: { domain: [0, 1], label: 'recall' }, y: { domain: [0, 1], label: 'precision' }, label: 'Precision against recall',
-      series: [{ tone: 'faint', dash: true, points: [[0, share], [1, share]] }, { tone: 'blue', points: data.curves.pr.map(p => [p.recall, p.precision]) }],
+      series: [{ tone: 'faint', dash: true, points: [[0, share], [1, share]] }, { tone: 'blue', points: data.curves.pr.map(p => [p.recall, p.precision]), band: bandOf(data.curves.pr, 'recall') }],
       points: [{ x: r.recall.value, y: r.precision.value, label: `at ${fixed(ctx.get('threshold'), 2)}`, side: r.recall.value > .5 ? 'left' : 'right', drop: 20 }] });
   });
   const draw = () => {
@@ -472,14 +480,14 @@ function drawThreshold(ctx) {
   };
   ctx.on('threshold', draw);
   ctx.on('costs', draw);
-  const clustered = data.metrics.some(r => /cluster|group/i.test(r.method || ''));
+  const grouped = data.curves.threshold[0].n_recall !== undefined;
   return [lead('An item is called ', user(positive), ' when its probability is at least the threshold. ', valid ? 'Choose on the valid split, then read the test split: choosing on test flatters the result.' : 'Choosing it here means choosing on the test split, which flatters the result.'),
     h('div', { class: 'control' }, h('label', { class: 'slide' }, h('span', {}, 'Threshold ', output), slider),
       h('div', { class: 'row' }, set(.5, 'reset to 0.50'), known(chosen) && set(chosen, `best balanced accuracy on valid: ${fixed(chosen, 2)}`),
         valid && chooser(ctx, 'Counts of', [['test', 'test split'], ['valid', 'valid split']], split, v => { split = v; draw(); }, { class: 'split' }))),
     h('div', { class: 'control' }, h('div', { class: 'row' }, h('label', { class: 'chooser' }, `One missed ${positive} costs`, costs[0]), h('label', { class: 'chooser' }, 'one false alarm costs', costs[1]), cheapest), price),
     h('div', { class: 'two' }, h('div', {}, four, numbers), h('div', {}, lines)),
-    h('p', { class: 'note' }, `${percent(data.level)} intervals: Wilson for shares, Newcombe for balanced accuracy, Wilson through tp / (tp + fp + fn) for F1, Newcombe for costs.${clustered ? ' They take items as independent; the metrics tab respects groups and is the one to quote.' : ''}`),
+    h('p', { class: 'note' }, `${percent(data.level)} intervals: Wilson for shares, Newcombe for balanced accuracy, Wilson through tp / (tp + fp + fn) for F1, Newcombe for costs.${grouped ? ' Groups are kept together: n is as many independent items as they are worth.' : ''} Bands are of each threshold by itself.`),
     (roc || pr) && h('div', { class: 'two' }, roc, pr)];
 }
 const titleFor = name => ({ f1: 'F1' }[name] || name.replaceAll('_', ' ').replace(/^./, c => c.toUpperCase()));
