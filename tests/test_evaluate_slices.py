@@ -245,8 +245,8 @@ def test_floor_and_edges_of_the_frame():
     assert table.low['accuracy', 'kind=large'] < 1 == table.high['accuracy', 'kind=large'] and table.gap_low['accuracy', 'kind=small'] < 0 < table.gap_high['accuracy', 'kind=small']
     assert table.low['roc_auc', 'kind=large'] < 1, 'a perfect ranking is not certain'
     apart = frame.difference().set_index(['metric', 'by'])
-    assert apart.value['accuracy', 'kind'] == 0 == apart.low['accuracy', 'kind'] and apart.p_value['accuracy', 'kind'] == 1 and 'kind=tiny (n < 20)' in apart.method['accuracy', 'kind']
-    assert np.isnan(apart.value['recall', 'kind']) and 'fewer than two' in apart.method['recall', 'kind'] and 'no item is b' in apart.method['recall', 'kind']
+    assert apart.value['accuracy', 'kind'] == 0 == apart.low['accuracy', 'kind'] and apart.p_value['accuracy', 'kind'] == 1 and 'kind=tiny (n < 20)' in apart.left_out['accuracy', 'kind']
+    assert np.isnan(apart.value['recall', 'kind']) and 'fewer than two' in apart.method['recall', 'kind'] and 'no item is b' in apart.left_out['recall', 'kind']
     whole = SliceFrame(preds, 'accuracy', by='all', seed=0)
     assert np.isnan(whole.by_group.gap[0]) and np.isfinite(whole.by_group.low[0]) and np.isnan(whole.difference().value[0])
     wrong = replace(preds, target=1 - preds.target)

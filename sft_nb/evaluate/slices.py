@@ -317,7 +317,7 @@ def _show(table: pd.DataFrame) -> pd.DataFrame:
     return out.assign(p=['' if np.isnan(p) else '< 0.001' if p < .001 else f'{p:.3f}' for p in table.p_value])
 
 # %% ../../nbs/530_evaluate.slices.ipynb #f6a2007a
-SPREAD_COLUMNS = ['metric', 'by', 'value', 'low', 'high', 'p_value', 'smallest', 'largest', 'by_chance', 'n', 'confidence_level', 'method']
+SPREAD_COLUMNS = ['metric', 'by', 'value', 'low', 'high', 'p_value', 'smallest', 'largest', 'by_chance', 'left_out', 'n', 'confidence_level', 'method']
 
 def _difference_of(parts, z, r, allowed) -> tuple: # value, low, high, excess over no difference
     value = np.array([p.value for p in parts])
@@ -368,7 +368,7 @@ def _spread_table(frame: SliceFrame, method: str, of) -> pd.DataFrame: # `SPREAD
             [np.nan] * 4 + ['', '', np.nan]
         how = f'simultaneous MOVER over {len(usable)} slices, {parts[usable[0]].method}' if enough else f'undefined: fewer than two slices with n ≥ {few} and an interval'
         if enough and not np.isfinite(found[1]): how = 'undefined: the metric can be negative, or is zero everywhere'
-        rows.append((metric, by, *found, n, frame.level, how + (f'; left out: {", ".join(left)}' if left else '')))
+        rows.append((metric, by, *found, ', '.join(left), n, frame.level, how))
     return pd.DataFrame(rows, columns=SPREAD_COLUMNS)
 
 # %% ../../nbs/530_evaluate.slices.ipynb #1f530ae3

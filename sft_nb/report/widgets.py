@@ -160,6 +160,4 @@ def build_report(source, # an evaluation, the folder of a run, or several runs t
     options = dict(thumbnail=thumbnail, max_images=max_images)
     if isinstance(source, (list, tuple, dict)): return compare_runs(source, **options)
     if isinstance(source, Evaluation): return Report(build_payload(source, **options))
-    path = Path(source)/'evaluation.json' if Path(source).is_dir() else Path(source)
-    if not path.is_file(): raise InputError(expected(f'`{source}`', 'the folder of a finished run', 'no `evaluation.json` there', 'Run it to the end first, or give the right folder.'))
-    return Report(build_payload(Evaluation.load(path), **options))
+    return Report(build_payload(Evaluation.load(source), **options))

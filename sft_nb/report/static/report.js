@@ -423,6 +423,7 @@ const bandOf = (rows, x) => rows.filter(p => known(p.low)).map(p => [p[x], p.low
 
 function drawThreshold(ctx) {
   const { data } = ctx, positive = data.labels[1], valid = data.curves.threshold_valid;
+  const grouped = data.curves.threshold[0].n_recall !== undefined, band = `with ${percent(data.level)} band${grouped ? ' over groups' : ''}`;
   let split = 'test';
   const curve = () => split === 'valid' ? valid : data.curves.threshold;
   const nearest = t => curve().reduce((best, row) => Math.abs(row.threshold - t) < Math.abs(best.threshold - t) - 1e-9 ? row : best);
@@ -446,20 +447,20 @@ function drawThreshold(ctx) {
   const about = { recall: `of the truly ${positive}, the share called so`, precision: `of those called ${positive}, the share that is`, specificity: 'of all others, the share left alone', balanced_accuracy: 'mean of recall and specificity', accuracy: 'share of items called right', f1: 'harmonic mean of precision and recall' };
   const lines = figure(ctx, 'What each threshold does', width => {
     const rates = curve().map(row => [row.threshold, ratesAt(row, data.z)]), t = nearest(ctx.get('threshold')).threshold;
-    return lineChart(width, { height: 340, x: { domain: [0, 1], label: 'threshold' }, y: { domain: [0, 1], label: `share of the ${split} split` }, label: 'Recall, precision, specificity and balanced accuracy against the threshold; the numbers are in the table.',
+    return lineChart(width, { height: 340, x: { domain: [0, 1], label: 'threshold' }, y: { domain: [0, 1], label: `share of the ${split} split, ${band}` }, label: 'Recall, precision, specificity and balanced accuracy against the threshold; the numbers are in the table.',
       marks: [{ x: t, label: fixed(t, 2), side: t > .8 ? 'left' : 'right' }], series: names.map(([name, tone]) => ({ name: titleFor(name), tone, points: rates.map(([x, r]) => [x, r[name].value]),
         band: name === 'balanced_accuracy' ? null : rates.filter(([, r]) => known(r[name].low)).map(([x, r]) => [x, r[name].low, r[name].high]) })) });
   });
   const small = (name, draw) => figure(ctx, name, draw);
   const roc = data.curves.roc && small('ROC', width => {
     const r = ratesAt(nearest(ctx.get('threshold')), data.z);
-    return lineChart(width, { height: 250, x: { domain: [0, 1], label: 'false positive rate' }, y: { domain: [0, 1], label: 'recall' }, label: 'Receiver operating characteristic',
+    return lineChart(width, { height: 250, x: { domain: [0, 1], label: 'false positive rate' }, y: { domain: [0, 1], label: `recall, ${band}` }, label: 'Receiver operating characteristic',
       series: [{ tone: 'faint', dash: true, points: [[0, 0], [1, 1]] }, { tone: 'blue', points: data.curves.roc.map(p => [p.fpr, p.tpr]), band: bandOf(data.curves.roc, 'fpr') }],
       points: [{ x: known(r.specificity.value) ? 1 - r.specificity.value : null, y: r.recall.value, label: `at ${fixed(ctx.get('threshold'), 2)}`, drop: 18 }] });
   });
   const pr = data.curves.pr && small('Precision and recall', width => {
     const r = ratesAt(nearest(ctx.get('threshold')), data.z), rate = curve()[0], share = (rate.tp + rate.fn) / (rate.tp + rate.fn + rate.fp + rate.tn);
-    return lineChart(width, { height: 250, x: { domain: [0, 1], label: 'recall' }, y: { domain: [0, 1], label: 'precision' }, label: 'Precision against recall',
+    return lineChart(width, { height: 250, x: { domain: [0, 1], label: 'recall' }, y: { domain: [0, 1], label: `precision, ${band}` }, label: 'Precision against recall',
       series: [{ tone: 'faint', dash: true, points: [[0, share], [1, share]] }, { tone: 'blue', points: data.curves.pr.map(p => [p.recall, p.precision]), band: bandOf(data.curves.pr, 'recall') }],
       points: [{ x: r.recall.value, y: r.precision.value, label: `at ${fixed(ctx.get('threshold'), 2)}`, side: r.recall.value > .5 ? 'left' : 'right', drop: 20 }] });
   });
@@ -480,14 +481,13 @@ function drawThreshold(ctx) {
   };
   ctx.on('threshold', draw);
   ctx.on('costs', draw);
-  const grouped = data.curves.threshold[0].n_recall !== undefined;
   return [lead('An item is called ', user(positive), ' when its probability is at least the threshold. ', valid ? 'Choose on the valid split, then read the test split: choosing on test flatters the result.' : 'Choosing it here means choosing on the test split, which flatters the result.'),
     h('div', { class: 'control' }, h('label', { class: 'slide' }, h('span', {}, 'Threshold ', output), slider),
       h('div', { class: 'row' }, set(.5, 'reset to 0.50'), known(chosen) && set(chosen, `best balanced accuracy on valid: ${fixed(chosen, 2)}`),
         valid && chooser(ctx, 'Counts of', [['test', 'test split'], ['valid', 'valid split']], split, v => { split = v; draw(); }, { class: 'split' }))),
     h('div', { class: 'control' }, h('div', { class: 'row' }, h('label', { class: 'chooser' }, `One missed ${positive} costs`, costs[0]), h('label', { class: 'chooser' }, 'one false alarm costs', costs[1]), cheapest), price),
     h('div', { class: 'two' }, h('div', {}, four, numbers), h('div', {}, lines)),
-    h('p', { class: 'note' }, `${percent(data.level)} intervals: Wilson for shares, Newcombe for balanced accuracy, Wilson through tp / (tp + fp + fn) for F1, Newcombe for costs.${grouped ? ' Groups are kept together: n is as many independent items as they are worth.' : ''} Bands are of each threshold by itself.`),
+    h('p', { class: 'note' }, `${percent(data.level)} intervals: Wilson for shares, Newcombe for balanced accuracy, Wilson through tp / (tp + fp + fn) for F1, Newcombe for costs.${grouped ? ' Groups are kept together: each interval is that of as many independent items as they are worth.' : ''} Bands are of each threshold by itself.`),
     (roc || pr) && h('div', { class: 'two' }, roc, pr)];
 }
 const titleFor = name => ({ f1: 'F1' }[name] || name.replaceAll('_', ' ').replace(/^./, c => c.toUpperCase()));
