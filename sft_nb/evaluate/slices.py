@@ -12,7 +12,7 @@ Docs: https://sft-nb.github.io/sft_nb/evaluate.slices.html.md"""
 
 # %% auto #0
 __all__ = ['SLICE_COLUMNS', 'SPREAD_COLUMNS', 'find_slices', 'slice_text', 'slice_metrics', 'SliceFrame', 'find_weak_slices',
-           'slice_tables']
+           'cheap_metrics', 'slice_tables']
 
 # %% ../../nbs/530_evaluate.slices.ipynb #9b583a1d
 from dataclasses import dataclass, replace
@@ -487,14 +487,20 @@ def _pairs_to_cross(preds: Predictions, pairs: list, min_n: int, most: int) -> t
     said |= {pair: f'not crossed: {sizes[pair]:,} crossings more than the {most:,} that are computed' for pair in order[len(fits):]}
     return fits, pd.DataFrame([(' and '.join(map(str, pair)), said[pair]) for pair in pairs if pair in said], columns=['by', 'why'])
 
-def _is_mean(spec, preds: Predictions) -> bool: # of one number of each item, which is quickly computed
-    return bool(spec.link) and not spec.uses_weight and spec.parts(preds.target[:1], preds.score[:1], None).shape[1] == 2
+def cheap_metrics(preds: Predictions,
+                  specs: list, # `MetricSpec`s
+                  *,
+                  most: int = 5_000_000, # scores that all metrics are computed of; labels times items
+                  ) -> list: # those of them that are means over items, where there are many labels and more scores; else all
+    "What many slices of many scores can be asked about in reasonable time."
+    is_mean = lambda m: bool(m.link) and not m.uses_weight and m.parts(preds.target[:1], preds.score[:1], None).shape[1] == 2
+    return specs if len(preds.labels) <= 20 or preds.score.size <= most else [m for m in specs if is_mean(m)]
 
 # %% ../../nbs/530_evaluate.slices.ipynb #8ead3401
 def _cross_columns(preds: Predictions, specs: list, alone, pairs: list, *, most: int = 60, min_n: int = 20, **kw) -> dict: # 'crossed', 'not_crossed', if there is anything in them
     "Each pair of columns that was asked for, or all of them."
     asked = pairs or list(combinations(_find_families(preds, alone), 2))
-    if len(preds.labels) > 20: specs = [m for m in specs if _is_mean(m, preds)]
+    specs = cheap_metrics(preds, specs, most=0)
     fits, left_out = _pairs_to_cross(preds, asked, min_n, min(most, 200_000_000 // max(preds.score.size, 1))) if asked else ([], [])
     out = dict(not_crossed=left_out) if len(left_out) else {}
     if not fits or not specs: return out

@@ -185,13 +185,14 @@ class RiskCoverageDisplay:
     "The error rate of the items that are answered, by their share."
     curve: pd.DataFrame # coverage, risk, low, high, threshold, n
     area: pd.Series|None = None # the row of `aurc`
+    confidence_level: float = .95 # of the band
 
     @classmethod
     def from_evaluation(cls, evaluation: Evaluation) -> 'RiskCoverageDisplay':
         "For tasks with labels and scores."
         curve = need_table(evaluation.curves.get('risk_coverage'), 'a risk–coverage curve', 'It exists for labels with scores.')
         selective = evaluation.curves.get('selective')
-        return cls(curve, None if selective is None else selective[selective.metric == 'aurc'].iloc[0])
+        return cls(curve, None if selective is None else selective[selective.metric == 'aurc'].iloc[0], level_of(evaluation))
 
     def plot(self, ax: Axes|None = None) -> 'RiskCoverageDisplay':
         "Draw."
@@ -206,5 +207,5 @@ class RiskCoverageDisplay:
             ha = 'right' if share == 1 else 'center'
             ax.annotate(f'{at.risk:.1%}', (at.coverage, at.risk), (0, 9), textcoords='offset points', ha=ha, fontsize=9, fontweight='bold')
         area = '' if self.area is None else f', area {self.area.value:.3f} [{self.area.low:.3f}, {self.area.high:.3f}]'
-        band = 'error rate of the answered, with 95% band'
+        band = f'error rate of the answered, with {self.confidence_level:.0%} band'
         return keep_axes(self, title_axes(ax, f'Risk–coverage{area}', 'share of the items that is answered, the surest first', band))
