@@ -76,7 +76,7 @@ def _values(column: pd.Series) -> list: # of (value as text, mask)
 def slice_text(value, # of a slice column
                ) -> str: # as it stands in the name of a slice
     "Numbers without trailing zeros; what is missing as `(missing)`."
-    if pd.isna(value): return '(missing)'
+    if np.ndim(value) == 0 and pd.isna(value): return '(missing)'
     return f'{value:g}' if isinstance(value, (float, np.floating)) else str(value)
 
 # %% ../../nbs/530_evaluate.slices.ipynb #2a058841

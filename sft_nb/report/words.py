@@ -73,10 +73,10 @@ def _weakest_slice(evaluation, metric) -> list:
     "The slice that is most surely worse than the rest, if any is worse; the same of crossed columns, if it is shown; and what a search found besides."
     found = [_worst_of(evaluation.curves.get(name), metric) for name in ('slices', 'crossed')]
     out = [_say_worst(what, *worst) for what, worst in zip(('slice', 'crossing'), found) if worst and (what == 'slice' or worst[1])]
-    said = [set(worst[0]['slice'].split(' and ')) for worst in found if worst and worst[1]]
+    said = set(found[1][0]['slice'].split(' and ')) if found[1] and found[1][1] else None
     weak = evaluation.curves.get('weak_slices')
     for r in [] if weak is None else weak.head(2).to_dict('records'):
-        if set(r['slice'].split(' and ')) in said[1:]: continue
+        if set(r['slice'].split(' and ')) == said: continue
         out.append(dict(tab='slices', text=f"A weak corner was found and confirmed: {r['slice']}, {describe_metric(r['metric'])['title']} {r['value']:.3f} on {r['n']:,} items against {r['rest']:.3f} elsewhere."))
     return out
 
