@@ -50,6 +50,8 @@
 - `sft_nb.report.embed`: Pictures made small, and values made plain, so that one file can carry both.
 - `sft_nb.report.example`: A complete evaluation with pictures, made in a second without a model: to try a report on, and to show what one looks like.
 - `sft_nb.report.hub`: Cards as the Hugging Face Hub wants them: a head that it takes, and text that stays text.
+- `sft_nb.report.look`: Every figure speaks one language: the same colours, names at the lines, intervals as bars and bands.
+- `sft_nb.report.markdown`: Text that stays text: labels and notes in a card show just the characters that somebody wrote.
 - `sft_nb.report.page`: One HTML file that holds a whole result: it opens anywhere, asks for nothing from outside, and says the uncomfortable things first.
 - `sft_nb.report.search`: What more trials would have bought, and which options mattered.
 - `sft_nb.report.tradeoff`: What fine-tuning gained and what it cost, for every model between before and after, so that you can choose one.

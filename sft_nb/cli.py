@@ -82,9 +82,7 @@ def _report_command(args) -> int:
     "Write the report and the cards of a finished run again."
     from sft_nb.records import Evaluation
     from sft_nb.report.card import save_report
-    path = Path(args.run)/'evaluation.json'
-    if not path.is_file(): raise InputError(expected(f'`{args.run}`', 'the folder of a finished run', 'one without `evaluation.json`', 'Run it first: sft-nb run CONFIG.'))
-    print(save_report(Evaluation.load(path), args.run, page=args.out))
+    print(save_report(Evaluation.load(args.run), args.run, page=args.out))
     return 0
 
 def _evaluate_command(args) -> int:

@@ -449,8 +449,10 @@ def _save_evaluation(self, path: str|Path) -> Path:
     return write_text(path, json.dumps(out, indent=1, default=str, ensure_ascii=False))
 
 def _load_evaluation(cls, path: str|Path) -> 'Evaluation':
-    "Read what `save` wrote."
-    d = json.loads(Path(path).read_text(encoding='utf-8'))
+    "Read what `save` wrote, from its file or from the folder of a finished run."
+    file = Path(path)/'evaluation.json' if Path(path).is_dir() else Path(path)
+    if not file.is_file(): raise InputError(expected(f'`{path}`', 'the folder of a finished run', 'one without `evaluation.json`', 'Run it first: sft-nb run CONFIG.'))
+    d = json.loads(file.read_text(encoding='utf-8'))
     frames = {k: _from_rows(d[k], dict(metrics=METRIC_COLUMNS, comparisons=COMPARISON_COLUMNS).get(k)) for k in _tables}
     return cls(d['task'], tuple(d['labels']), d['n'], confusion=np.array(d['confusion'], int),
                curves={k: _from_rows(v) for k, v in d['curves'].items()}, context=d['context'], **frames)

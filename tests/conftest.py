@@ -69,7 +69,7 @@ def serve():
     for server in servers: server.shutdown(); server.server_close()
 
 class Lab:
-    "A JupyterLab of its own, with no settings of this user; `home` is its folder."
+    "A Jupyter server of its own, with no settings of this user, for JupyterLab, Notebook 7 and Voilà; `home` is its folder."
     def __init__(self, home: Path):
         self.home = home
         with socket.socket() as s:
@@ -88,15 +88,17 @@ class Lab:
             except OSError: time.sleep(.5)
             if self.server.poll() is not None: pytest.fail((home/'log.txt').read_text()[-2000:])
 
-    def open(self, browser, name: str, cells, width=1400, height=1500):
-        "A page with a new notebook of these code cells, its kernel idle, and a list of what goes wrong in it."
+    def open(self, browser, name: str, cells, width=1400, height=1500, app='lab'):
+        "A page with a new notebook of these code cells, its kernel idle, and a list of what goes wrong in it. `app`: JupyterLab, `notebook` (7 or newer), or `voila`, which has run the cells."
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c.strip()) for c in cells], metadata=dict(kernelspec=dict(name='python3', display_name='Python 3')))
         nbformat.write(notebook, self.home/f'{name}.ipynb')
         page, wrong = browser.new_page(viewport=dict(width=width, height=height)), []
         page.on('pageerror', lambda e: wrong.append(str(e)))
-        page.goto(f'http://127.0.0.1:{self.port}/lab/workspaces/{name}/tree/{name}.ipynb?token=t')
-        page.wait_for_selector('text=/\\| Idle/', timeout=90_000)
-        if width < 600: page.keyboard.press('Control+b') # the list of files leaves no room
+        place, ready = dict(lab=(f'lab/workspaces/{name}/tree/', 'text=/\\| Idle/'), notebook=('notebooks/', '.jp-Notebook-ExecutionIndicator[data-status=idle]'), voila=('voila/render/', '.widget-subarea, .jp-OutputArea-output'))[app]
+        page.goto(f'http://127.0.0.1:{self.port}/{place}{name}.ipynb?token=t')
+        page.wait_for_selector(ready, timeout=90_000)
+        if app == 'lab' and width < 600: page.keyboard.press('Control+b') # the list of files leaves no room
+        wrong.clear() # what an application complains of before anything of ours is there
         return page, wrong
 
     @staticmethod

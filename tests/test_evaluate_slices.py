@@ -16,7 +16,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 from sft_nb.core import InputError
 from sft_nb.evaluate.intervals import estimate_metrics
 from sft_nb.evaluate.metrics import compute_metric
-from sft_nb.evaluate.slices import (SLICE_COLUMNS, SPREAD_COLUMNS, SliceFrame, _differences, _encode, _ratios, _rules, find_slices, find_weak_slices, slice_metrics)
+from sft_nb.evaluate.slices import (SLICE_COLUMNS, SPREAD_COLUMNS, SliceFrame, _differences, _encode, _ratios, _rules, find_slices, find_weak_slices, slice_metrics, slice_tables, slice_text)
 from sft_nb.records import Predictions, make_predictions
 
 
@@ -245,8 +245,8 @@ def test_floor_and_edges_of_the_frame():
     assert table.low['accuracy', 'kind=large'] < 1 == table.high['accuracy', 'kind=large'] and table.gap_low['accuracy', 'kind=small'] < 0 < table.gap_high['accuracy', 'kind=small']
     assert table.low['roc_auc', 'kind=large'] < 1, 'a perfect ranking is not certain'
     apart = frame.difference().set_index(['metric', 'by'])
-    assert apart.value['accuracy', 'kind'] == 0 == apart.low['accuracy', 'kind'] and apart.p_value['accuracy', 'kind'] == 1 and 'kind=tiny (n < 20)' in apart.method['accuracy', 'kind']
-    assert np.isnan(apart.value['recall', 'kind']) and 'fewer than two' in apart.method['recall', 'kind'] and 'no item is b' in apart.method['recall', 'kind']
+    assert apart.value['accuracy', 'kind'] == 0 == apart.low['accuracy', 'kind'] and apart.p_value['accuracy', 'kind'] == 1 and 'kind=tiny (n < 20)' in apart.left_out['accuracy', 'kind']
+    assert np.isnan(apart.value['recall', 'kind']) and 'fewer than two' in apart.method['recall', 'kind'] and 'no item is b' in apart.left_out['recall', 'kind']
     whole = SliceFrame(preds, 'accuracy', by='all', seed=0)
     assert np.isnan(whole.by_group.gap[0]) and np.isfinite(whole.by_group.low[0]) and np.isnan(whole.difference().value[0])
     wrong = replace(preds, target=1 - preds.target)
@@ -399,3 +399,62 @@ def test_what_can_be_searched():
     far = rng.random(400) < .3
     numbers = make_predictions(range(400), y, y + rng.normal(size=400) * np.where(far, 2, .3), task='regression', slices=pd.DataFrame({'far': far, 'constant': 1.}))
     assert find_weak_slices(numbers, seed=0).slice[0] == 'far=True'
+
+
+# --- Two columns crossed ----------------------------------------------------------------------------------------------
+
+def crossable(rng, n=600, bad=0., **more):
+    "Three columns; the accuracy is 80 %, lower by `bad` in one corner."
+    slices = pd.DataFrame(dict(camera=rng.choice(['old', 'new'], n), light=rng.choice(['day', 'night'], n), site=rng.choice(list('abc'), n))).assign(**more)
+    right = rng.random(n) < .8 - bad * ((slices.camera == 'old') & (slices.light == 'night'))
+    return make_predictions(range(n), np.ones(n, int), np.where(right, .9, .1), task='single_label', labels=['no', 'yes'], slices=slices)
+
+
+def test_crossed_slices_are_those_of_a_frame():
+    preds = crossable(np.random.default_rng(0), bad=.4)
+    tables = slice_tables(preds, ['accuracy', 'brier'], seed=0)
+    pairs = [('camera', 'light'), ('camera', 'site'), ('light', 'site')]
+    pd.testing.assert_frame_equal(tables['crossed'], SliceFrame(preds, ['accuracy', 'brier'], by=pairs, seed=0).by_group)
+    pd.testing.assert_frame_equal(tables['slices'], SliceFrame(preds, ['accuracy', 'brier'], seed=0).by_group) # not corrected for the pairs
+    worst = tables['crossed'][tables['crossed'].metric == 'accuracy'].set_index('slice').p_value.idxmin()
+    assert worst == 'camera=old and light=night' and '16 slices at once' in tables['crossed'].method[0]
+    made = tables['slice_columns'].groupby('slice').apply(lambda d: dict(zip(d.column, d.value)), include_groups=False)
+    assert made[worst] == dict(camera='old', light='night') and made['site=c'] == dict(site='c') and len(made) == 7 + 16
+    asked = slice_tables(preds, 'accuracy', seed=0, by=['site', ['camera', 'light']])
+    assert set(asked['crossed'].slice) == {f'camera={c} and light={l}' for c in ('new', 'old') for l in ('day', 'night')} and set(asked['slices'].slice) == {'site=a', 'site=b', 'site=c'}
+
+
+def test_names_that_look_like_more_than_they_are():
+    odd = {'a=b': [f'{v} and c=1' for v in 'xy'] * 60, 'c': ['1'] * 60 + [None] * 60, 'd': [1., 2.5] * 30 + [2.5, 1.] * 30}
+    made = slice_tables(predictions(odd), 'accuracy', seed=0)['slice_columns']
+    assert {tuple(d[['column', 'value']].itertuples(index=False, name=None)) for _, d in made.groupby('slice')} >= {(('a=b', 'x and c=1'),), (('c', '(missing)'), ('d', '2.5')), (('a=b', 'y and c=1'), ('c', '1'))}
+    assert [slice_text(v) for v in (None, np.nan, pd.NA, 1., 1/3, True, 'x', 7)] == ['(missing)', '(missing)', '(missing)', '1', '0.333333', 'True', 'x', '7']
+
+
+def test_what_is_not_crossed_is_said():
+    rng, n = np.random.default_rng(0), 600
+    city = rng.choice(list('pqrs'), n)
+    preds = crossable(rng, city=city, country=np.where(np.isin(city, ['p', 'q']), 'P', 'R'), many=rng.choice([f'm{i:02d}' for i in range(20)], n), rare=['x'] * 590 + ['y'] * 10)
+    tables = slice_tables(preds, 'accuracy', seed=0)
+    why = dict(zip(tables['not_crossed'].by, tables['not_crossed'].why))
+    assert why['city and country'] == 'not crossed: each value of one goes with a single value of the others'
+    assert why['site and city'].startswith('not crossed: 12 crossings more than the 60') and 'many and city' not in why # which has a name, in the order of the columns
+    assert why['city and many'] == 'not crossed: none of its 80 crossings has 20 items' and '2 of its 4 crossings have fewer than 20' in why['camera and rare']
+    assert tables['crossed'].slice.nunique() <= 60 and (tables['crossed'].n >= 20).all()
+    for a, b in [k.split(' and ') for k in why if 'not crossed' in why[k]]: assert not tables['crossed'].slice.str.contains(f'^{a}=.* and {b}=').any()
+
+
+def test_with_many_labels_crossings_are_cheap():
+    rng, n, k = np.random.default_rng(0), 400, 30
+    y = rng.integers(0, k, n)
+    preds = make_predictions(range(n), y, np.eye(k)[rng.integers(0, k, n)] * .9 + .1 / k, task='single_label', labels=[f'l{i}' for i in range(k)],
+                             slices=pd.DataFrame(dict(a=rng.choice(list('xy'), n), b=rng.choice(list('uv'), n))))
+    assert set(slice_tables(preds, seed=0)['crossed'].metric) == {'accuracy', 'log_loss', 'brier'}
+
+
+def test_crossings_that_are_alike_are_not_called_different():
+    "At 5 %, over 16 crossings; and one bad corner is seen."
+    found = [slice_tables(crossable(np.random.default_rng([7, i])), 'accuracy', seed=0)['crossed'].p_value.min() < .05 for i in range(50)]
+    assert sum(found) <= stats.binom.ppf(.999, 50, .05)
+    seen = [slice_tables(crossable(np.random.default_rng([8, i]), bad=.4), 'accuracy', seed=0)['crossed'] for i in range(8)]
+    assert np.mean([t.slice[t.p_value.argmin()] == 'camera=old and light=night' and t.p_value.min() < .05 for t in seen]) > .9

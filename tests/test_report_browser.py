@@ -1,5 +1,6 @@
 "The saved report in a real browser: offline, from a file, by mouse and by keyboard, wide and narrow, light, dark and on paper."
 import dataclasses
+import json
 import re
 from contextlib import contextmanager
 
@@ -7,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sft_nb.evaluate.evaluation import evaluate_predictions
 from sft_nb.evaluate.intervals import wilson_interval
-from sft_nb.records import COMPARISON_COLUMNS, METRIC_COLUMNS, Evaluation
+from sft_nb.records import COMPARISON_COLUMNS, METRIC_COLUMNS, Evaluation, make_predictions
 from sft_nb.report.example import example_evaluation
-from sft_nb.report.page import TABS, save_page
+from sft_nb.report.page import TABS, build_payload, read_static, save_page
+from sft_nb.report.widgets import Report
 
 pytestmark = pytest.mark.browser
 NASTY = '</script><img src=x onerror=alert(1)>'
@@ -69,6 +72,31 @@ def test_metrics_follow_the_slice(browser, saved, evaluation):
         page.select_option('[data-panel=metrics] select.slice', 'type=poly')
         assert float(value.inner_text()) == pytest.approx(evaluation.get('accuracy', slice='type=poly').value, abs=.0006)
         assert page.locator('[data-panel=metrics] [data-key=accuracy] small').last.inner_text() == 'n 359 · 95 % · wilson'
+
+@pytest.mark.parametrize('width', [1280, 390])
+def test_columns_are_crossed_at_the_reader_s_choice(browser, saved, evaluation, root, width):
+    crossed = evaluation.curves['crossed'].query('metric == "balanced_accuracy"').set_index('slice')
+    with opened(browser, saved, width) as page:
+        assert 'Weakest crossing: type=poly and line=' in page.inner_text('.cautions')
+        panel = tab(page, 'slices')
+        keys = lambda: panel.locator('.forest tbody tr').evaluate_all('rows => rows.map(r => r.dataset.key)')
+        assert {*keys()} == {'type=mono', 'type=poly', 'line=north', 'line=south', ''}
+        panel.locator('.slice-column').select_option('line')
+        assert {*keys()} == {'line=north', 'line=south', ''}
+        panel.locator('.slice-column').select_option(label='type × line')
+        surely = (-crossed.gap_high).sort_values(ascending=False)
+        assert keys() == [*surely.index, '']
+        row = panel.locator(f'[data-key="{surely.index[0]}"]')
+        assert float(row.locator('.value b').inner_text()) == pytest.approx(crossed.value[surely.index[0]], abs=.006) and 'worse' in row.inner_text() and '4 slices at once' in row.inner_text()
+        row.locator('button').click()
+        assert panel.locator('.opened h3').inner_text() == 'Mistakes in ' + surely.index[0].replace('=', ' = ') and panel.locator('.opened .item').count() > 0
+        assert page.evaluate('document.documentElement.scrollWidth <= innerWidth')
+        keep(page, root, f'crossed-{width}')
+        metrics = tab(page, 'metrics')
+        assert metrics.locator('select.slice').input_value() == surely.index[0] and metrics.locator('[data-key=accuracy]').count() == 1
+        status = tab(page, 'errors').locator('[role=status]').inner_text()
+        wrong = evaluation.examples.query('target != prediction and type == "poly"')
+        assert status.startswith(f'{(wrong.line == surely.index[0][-5:]).sum()} item')
 
 def counts(panel): return [int(panel.locator(f'[data-count="{k}"]').inner_text()) for k in ('true positives', 'false alarms', 'missed', 'true negatives')]
 
@@ -146,6 +174,22 @@ def test_intervals_of_the_slider_are_the_ones_of_evaluate(browser, saved, evalua
             ends['balanced_accuracy'] = middle + half*[0, -1, 1]
             ends['f1'] = 2*ends.pop('jaccard')/(1 + ends.get('jaccard', np.array([row.tp/(row.tp + row.fp + row.fn), *wilson_interval(row.tp, row.tp + row.fp + row.fn)])))
             for key in shown: assert shown[key] == pytest.approx(ends[key], abs=.0051), (key, row.threshold)
+
+def test_the_slider_keeps_groups_together(browser, tmp_path, root):
+    "At 0.50 it shows the intervals of the metrics tab, and so does the cost of one missed and one false alarm, which is the share of errors."
+    rng, module = np.random.default_rng(1), np.repeat(np.arange(60), 6)
+    truth = (rng.random(360) < .4).astype(int)
+    say = 1/(1 + np.exp(-(2*truth - 1 + 1.5*rng.normal(size=60)[module] + .5*rng.normal(size=360))))
+    grouped = evaluate_predictions(make_predictions(range(360), truth, say, task='single_label', labels=['fine', 'broken'], group=module), seed=0)
+    numbers = lambda text: [float(v) for v in re.findall(r'\d+\.?\d*', text)[:3]]
+    with opened(browser, save_page(grouped, tmp_path/'grouped.html')) as page:
+        panel = tab(page, 'threshold')
+        for name, of in (('recall', ('recall', 'broken')), ('specificity', ('recall', 'fine')), ('precision', ('precision', 'broken')), ('accuracy', ('accuracy',)), ('balanced_accuracy', ('balanced_accuracy',))):
+            assert numbers(panel.locator(f'[data-key={name}] .value').inner_text()) == pytest.approx(list(grouped.get(*of)[['value', 'low', 'high']]), abs=.0051), name
+        error = 1000*(1 - grouped.get('accuracy')[['value', 'high', 'low']].to_numpy(float))
+        assert numbers(panel.locator('.price').inner_text().split(':')[1]) == pytest.approx(error, abs=12) # Wilson's of a sum, and of its parts put together
+        assert 'Groups are kept together' in panel.inner_text() and panel.locator('.band').count() == 5
+        keep(page, root, 'threshold-grouped')
 
 def test_confusion_cell_opens_its_pictures(browser, saved, evaluation, root):
     of = lambda t, p: ((evaluation.examples.target == t) & (evaluation.examples.prediction == p)).sum()
@@ -253,6 +297,42 @@ def test_twin_works_inside_another_page(browser, evaluation, tmp_path):
         frame.locator('td button').nth(1).click()
         frame.locator('.item').first.click()
         assert frame.locator('dialog').is_visible() and frame.locator('dialog .place').inner_text().startswith('1 of')
+
+APART = '''<!doctype html><html lang="en"><title>host</title><body class="vscode-dark"><script>
+for (const name of ['require', 'requirejs', 'define', 'Jupyter', 'IPython', 'jupyterapp', 'google', 'acquireVsCodeApi', 'process', 'module']) Object.defineProperty(window, name, { get() { throw Error('asked the page for ' + name); } });
+</script><script type="module">
+const payload = await (await fetch('payload.json')).json(), allowed = new Set(['get', 'set', 'save_changes', 'on', 'off', 'send']);
+for (const i of [1, 2]) { // as two outputs do: a module, a model and an element each
+  const { default: { render } } = await import(`./report.js?${i}`);
+  const state = { payload, tab: payload.tabs[0], threshold: .5, costs: [1, 1], calibrated: false, slice: '', by: '', cell: [], item: '' }, listeners = {};
+  const model = { get(k) { if (!(k in state)) throw Error(`no trait ${k}`); return state[k]; }, set(k, v) { if (!(k in state)) throw Error(`no trait ${k}`); state[k] = v; (listeners['change:' + k] || []).forEach(f => f()); }, save_changes() {}, on(n, f) { (listeners[n] ||= []).push(f); }, off() {} };
+  const el = Object.assign(document.createElement('div'), { className: 'output' });
+  document.body.append(el);
+  render({ el, model: new Proxy(model, { get(target, k) { if (!allowed.has(k)) throw Error(`asked the model for ${String(k)}`); return target[k]; } }) });
+}
+</script></body></html>'''
+
+def test_it_needs_nothing_of_the_application_around_it(browser, evaluation, serve, tmp_path):
+    "What VS Code and Colab give a widget is a model and an element: no name of the page is asked for, nothing is imported, only traits are read, and two outputs do not meet."
+    payload, script = build_payload(evaluation, max_images=8), read_static('report.js')
+    for text in (script, read_static('clean.js')): assert not re.search(r'\bimport\b\s*[\w{*("\']|\bfrom\s*["\']', text)
+    for name, text in (('index.html', APART), ('report.js', script), ('payload.json', json.dumps(payload))): (tmp_path/name).write_text(text, encoding='utf-8')
+    assert {'tab', 'item', 'threshold', 'costs', 'calibrated', 'slice', 'by', 'cell', 'payload'} <= set(Report.class_trait_names(sync=True)) # what the page above has
+    page, wrong = browser.new_page(), []
+    page.on('pageerror', lambda e: wrong.append(str(e)))
+    page.goto(serve(tmp_path) + '/index.html')
+    page.wait_for_function('document.querySelectorAll(".output .tabs").length === 2')
+    first, second = page.locator('.output').all()
+    for name in TABS: first.locator(f'[data-tab={name}]').click()
+    first.locator('[data-tab=confusion]').click()
+    first.locator('td button').nth(1).click()
+    first.locator('.item:visible').first.click()
+    assert first.locator('dialog').is_visible() and not second.locator('dialog').is_visible()
+    assert second.locator('[data-tab=metrics]').get_attribute('aria-selected') == 'true'
+    assert page.evaluate('(ids => ids.length - new Set(ids).size)([...document.querySelectorAll("[id]")].map(e => e.id))') == 0
+    assert page.locator('.sft-report').first.get_attribute('data-theme') == 'dark'
+    assert wrong == []
+    page.close()
 
 def test_without_scripts_there_is_still_a_verdict(browser, saved):
     with opened(browser, saved, java_script_enabled=False) as page:

@@ -19,6 +19,7 @@ from sft_nb.data.audit import audit_items
 from sft_nb.records import make_predictions
 from sft_nb.report.annotate import Annotator, measure_agreement, rank_by_coverage, rank_by_margin
 from sft_nb.report.clean import LabelCleaner
+from sft_nb.tasks.targets import describe_targets
 
 NASTY = ['<script>alert(1)</script><img src=x onerror=alert(1)>', '🦴👩🏽‍🔬', 'שבור‏', 'x' * 300, 'a "quoted" & <b>']
 
@@ -131,10 +132,10 @@ def test_pictures_that_are_missing_or_broken(tmp_path):
     audit = dict(duplicates=[dict(id_a='a', id_b=b, kind='same_file', detail='') for b in 'bcd'])
     cleaner = LabelCleaner(items, audit=audit, path=tmp_path/'log.jsonl')
     cards = [cleaner._make_card(i, {}) for i in range(3)]
-    assert [(c['image'], c['why'], c['text']) for c in cards] == [('', 'the file cannot be read', ''), ('', 'the file is not there', ''), ('', '', 'no picture but words')]
+    assert [(c['image'], c['why'], c['text']) for c in cards] == [('', 'unreadable', ''), ('', 'not found', ''), ('', '', 'no picture but words')]
     assert cards[0]['twins'][0]['image'].startswith('data:image/jpeg')
     cleaner.drop()
-    assert cleaner.card['id'] == 'c' and 'the file is not there' in cleaner._twin()
+    assert cleaner.card['id'] == 'c' and 'not found' in cleaner._twin()
 
 # ---------------------------------------------------------------- what is written
 
@@ -207,6 +208,7 @@ def test_looking_decides_nothing_and_stays_within(doubts):
 CHILD = '''
 import sys, pandas as pd
 from sft_nb.report.clean import LabelCleaner
+from sft_nb.tasks.targets import describe_targets
 items = pd.read_csv(sys.argv[1])
 cleaner = LabelCleaner(items, audit=dict(duplicates=[dict(id_a='i000', id_b=i, kind='same_file', detail='') for i in items.id[1:]]), path=sys.argv[2])
 while True:
@@ -256,6 +258,24 @@ def test_several_labels(tmp_path):
     cleaner._show(0)
     cleaner.relabel('a')
     assert cleaner.changes.action.tolist() == ['keep']
+
+def test_the_last_of_several_labels_can_be_taken_off(tmp_path):
+    items = texts(['a;b', 'a', '', 'c'])
+    preds = make_predictions(items.id, [[1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1]], [[.9, .9, .1], [.1, .2, .1], [.2, .9, .1], [.1, .1, .9]], task='multi_label', labels=list('abc'))
+    cleaner = LabelCleaner(items, preds, path=tmp_path/'log.jsonl')
+    assert cleaner.queue.id.tolist() == ['i002', 'i001'] and cleaner.card['suggestion'] == 'b'
+    cleaner.relabel('') # is what it has
+    assert cleaner.changes.action.tolist() == ['keep'] and cleaner.card['suggestion'] == '' and cleaner.card['p_suggestion'] > .5
+    cleaner._hear(cleaner, dict(action='relabel', label='', id='i001'), [])
+    assert cleaner.message == '' and cleaner.items.target.tolist() == ['a;b', '', '', 'c'] and cleaner.progress.endswith('1 kept, 1 relabelled')
+    assert describe_targets(cleaner.items, task='multi_label').encode(cleaner.items).tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1]] # what would be trained on
+    cleaner.changes.to_csv(tmp_path/'changes.csv', index=False) # where '' and nothing are one
+    for log in (tmp_path/'log.jsonl', cleaner.changes, pd.read_csv(tmp_path/'changes.csv')): assert apply_changes(items, log).target.tolist() == ['a;b', '', '', 'c']
+    assert LabelCleaner(items, preds, path=tmp_path/'log.jsonl').card['id'] == '' # all decided
+    cleaner.undo()
+    assert cleaner.items.equals(items) and cleaner.card['label'] == 'a'
+    single = LabelCleaner(texts(['a', 'b', 'b']), audit=dict(duplicates=[dict(id_a='i000', id_b='i001', kind='same_file', detail='')]), path=tmp_path/'single.jsonl')
+    with pytest.raises(InputError, match='the label'): single.relabel('')
 
 # ---------------------------------------------------------------- hostile and large
 
@@ -383,6 +403,26 @@ def test_items_without_any_label(tmp_path):
 def test_an_annotator_says_what_it_lacks(tmp_path, given, says):
     with pytest.raises(InputError, match=says): Annotator(texts([None] * 3), given.pop('labels', ['a', 'b']), path=tmp_path/'log.jsonl', **given)
 
+def test_an_annotator_of_several_labels(tmp_path):
+    items = texts(['a', None, '', None, np.nan])
+    scores = pd.DataFrame(dict(id=items.id, score_a=[.5, .9, .5, .2, .9], score_b=[.5, .9, .5, .55, .4]))
+    annotator = Annotator(items, ['a', 'b'], several=True, preds=scores, features=np.eye(5), path=tmp_path/'log.jsonl')
+    assert annotator.queue.id.tolist() == ['i003', 'i004', 'i001'] # '' is an answer: none of them
+    assert (annotator.card['suggestion'], annotator.card['p_suggestion'], annotator.card['several']) == ('b', pytest.approx(.8 * .55), True)
+    for label in ('b; a', '', 'b'): annotator.relabel(label)
+    assert annotator.items.target.tolist() == ['a', 'b', '', 'a;b', ''] and annotator.progress == '3 of 3 looked at: 3 labelled'
+    annotator.undo()
+    assert annotator.card['id'] == 'i001' and annotator.queue.decision.tolist() == ['relabel', 'relabel', '']
+    rest = Annotator(annotator.items, ['a', 'b'], several=True, path=tmp_path/'rest.jsonl')
+    assert rest.queue.id.tolist() == ['i001'] # which '' is not, saved and opened again
+    far = Annotator(items, ['a', 'b'], several=True, features=np.eye(5)[[0, 0, 1, 1, 2]], path=tmp_path/'far.jsonl')
+    assert far.queue.id.tolist()[0] == 'i004' # the others lie where an item with an answer lies
+    one = Annotator(items, ['a'], several=True, preds=scores[['id', 'score_a']], path=tmp_path/'one.jsonl')
+    assert one.queue.id.tolist() == ['i003', 'i001', 'i004']
+    preds = make_predictions(items.id, ['a'] * 5, np.full((5, 2), .5), task='single_label', labels=['a', 'b'])
+    with pytest.raises(InputError, match='several labels an item.*single_label'): Annotator(items, ['a', 'b'], several=True, preds=preds, path=tmp_path/'x.jsonl')
+    with pytest.raises(InputError, match="one label an item.*multi_label.*`several`"): Annotator(items, ['a', 'b'], preds=make_predictions(items.id, np.ones((5, 2), int), np.full((5, 2), .5), task='multi_label', labels=['a', 'b']), path=tmp_path/'x.jsonl')
+
 # ---------------------------------------------------------------- agreement
 
 def log_of(path, labels, action='relabel'):
@@ -407,6 +447,17 @@ def test_kappa_is_that_of_scikit_learn(tmp_path):
     assert table.low.kappa < table.value.kappa < table.high.kappa < 1
     turned = measure_agreement(second.current(), first.current(), seed=0).set_index('metric')
     assert turned.value.kappa == pytest.approx(table.value.kappa)
+
+def test_agreement_about_several_labels_is_that_of_each(tmp_path):
+    rng = np.random.default_rng(6)
+    one = rng.integers(0, 2, (80, 3)).astype(bool)
+    two = one ^ (rng.random((80, 3)) < [.02, .1, .3])
+    names = lambda rows: [';'.join(l for l, on in zip('xyz', row) if on) for row in rows]
+    table = measure_agreement(log_of(tmp_path/'a.jsonl', names(one)), log_of(tmp_path/'b.jsonl', names(two)), seed=0)
+    each = table[table.label != ''].set_index('label')
+    for i, label in enumerate('xyz'): assert each.value[label] == pytest.approx(cohen_kappa_score(one[:, i], two[:, i])) and each.low[label] < each.value[label] < each.high[label]
+    whole = table[table.label == ''].set_index('metric')
+    assert whole.value.agreement == pytest.approx((one == two).all(1).mean()) and whole.value.kappa == pytest.approx(cohen_kappa_score(names(one), names(two))) and set(table.n) == {80}
 
 def test_agreement_where_there_is_little_to_say(tmp_path):
     same = measure_agreement(log_of(tmp_path/'a.jsonl', ['x'] * 8), log_of(tmp_path/'b.jsonl', ['x'] * 8), seed=0).set_index('metric')

@@ -204,17 +204,36 @@ def test_several_labels_are_put_together(browser, serve, cleaner, tmp_path):
         page.locator('.place').click()
         page.keyboard.press('Enter')
         for key in '1231': page.keyboard.press(key)
-        assert [b.get_attribute('aria-pressed') for b in page.locator('.labels button').all()] == ['false', 'true', 'true']
+        assert [b.get_attribute('aria-pressed') for b in page.locator('.labels button[aria-pressed]').all()] == ['false', 'true', 'true']
         assert page.locator('[data-act=accept]').inner_text().split() == ['Give', 'b;c', '↵']
         page.keyboard.press('Enter')
         assert sent(page) == [dict(action='relabel', label='a;c'), dict(action='relabel', label='b;c')]
         page.evaluate('card => window.answer({ card })', {**cleaner._make_card(1, {}), 'several': True})
-        assert {b.get_attribute('aria-pressed') for b in page.locator('.labels button').all()} == {'false'} # what was put together belonged to the other item
+        assert {b.get_attribute('aria-pressed') for b in page.locator('.labels button[aria-pressed]').all()} == {'false'} # what was put together belonged to the other item
         page.evaluate('labels => window.answer({ labels })', [f'"]{i}' for i in range(30)])
         page.keyboard.press('r')
         page.keyboard.type(']2')
         for _ in range(2): page.keyboard.press('Enter'); page.keyboard.type('9') # the filter stays while labels are put together
         assert page.locator('.pick input').input_value() == ']299' and page.locator('[data-act=accept]').inner_text().split() == ['Give', '"]2;"]29', '↵']
+
+def test_the_labels_that_an_item_has_are_on_and_can_be_taken_off(browser, serve, cleaner, tmp_path, root):
+    axe = pytest.importorskip('axe_playwright_python.sync_playwright', reason='pip install axe-playwright-python').Axe()
+    card = {**cleaner._make_card(0, {}), 'several': True, 'suggestion': '', 'p_suggestion': .9, 'label': 'a;c', 'given': 'a;c'}
+    with opened(browser, serve, tmp_path, {**state_of(cleaner), 'labels': ['a', 'b', 'c'], 'card': card}, 390) as page:
+        on = lambda: [b.get_attribute('aria-pressed') for b in page.locator('.labels button[aria-pressed]').all()]
+        assert on() == ['true', 'false', 'true'] and 'no label' in page.locator('.said').inner_text()
+        page.locator('.place').click()
+        page.keyboard.press('Enter') # the suggestion: none
+        page.keyboard.press('1')
+        assert on() == ['false', 'false', 'true'] and page.locator('[data-act=accept]').inner_text().split() == ['Give', 'c', '↵']
+        page.keyboard.press('Enter')
+        page.keyboard.press('3')
+        assert page.locator('[data-act=accept]').inner_text().split() == ['Give', 'no', 'label', '↵']
+        assert axe.run(page).response['violations'] == []
+        page.screenshot(path=root/'artefacts'/'clean-several-390.png', full_page=True)
+        for key in ('Enter', '0'): page.keyboard.press(key)
+        page.get_by_role('button', name='None of them').click()
+        assert sent(page) == [dict(action='relabel', label=label) for label in ('', 'c', '', '', '')]
 
 def test_it_says_what_went_wrong(browser, serve, cleaner, tmp_path):
     with opened(browser, serve, tmp_path, {**state_of(cleaner), 'card': cleaner._make_card(0, {})}) as page:

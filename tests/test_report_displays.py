@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from sft_nb.core import InputError
+from sft_nb.evaluate.evaluation import evaluate_predictions
 from sft_nb.records import COMPARISON_COLUMNS, Evaluation, make_predictions
 from sft_nb.report import contrasts, displays, search
 from sft_nb.report.example import example_evaluation
@@ -130,11 +131,52 @@ def test_confusion_takes_its_intervals_from_the_result(evaluation):
 
 def test_slices_agree_with_the_page(evaluation):
     tested = displays.SliceDisplay.from_evaluation(evaluation, metric='balanced_accuracy')
-    assert dict(zip(tested.rows.slice, tested.worse)) == {'type=poly': True, 'type=mono': False} and 'p_value' in tested.rows
+    assert [s for s, worse in zip(tested.rows.slice, tested.worse) if worse] == ['type=poly'] and 'p_value' in tested.rows
     untested = displays.SliceDisplay.from_evaluation(dataclasses.replace(evaluation, curves={}), metric='balanced_accuracy')
-    assert 'p_value' not in untested.rows and untested.worse.tolist() == [True, False]
+    assert 'p_value' not in untested.rows and untested.worse.tolist() == [True, False, False, False]
     unclear = evaluation.curves['slices'].assign(p_value=.5)
     assert not displays.SliceDisplay.from_evaluation(dataclasses.replace(evaluation, curves=dict(slices=unclear)), metric='balanced_accuracy').worse.any()
+
+def test_slices_of_the_columns_that_were_asked_for(evaluation):
+    rows = lambda by: displays.SliceDisplay.from_evaluation(evaluation, metric='accuracy', by=by).rows
+    assert set(rows('line').slice) == {'line=north', 'line=south'} and len(rows('type and line')) == 4
+    pd.testing.assert_frame_equal(rows('type and line').reset_index(drop=True), evaluation.curves['crossed'].query('metric == "accuracy"').sort_values('value').reset_index(drop=True), check_like=True)
+    with pytest.raises(InputError, match='`type and line`'): rows('line and type')
+
+@pytest.fixture(scope='module')
+def grouped():
+    "Six cells a module, alike; at a level of 90 %."
+    rng = np.random.default_rng(1)
+    module = np.repeat(np.arange(60), 6)
+    truth = (rng.random(360) < .4).astype(int)
+    say = 1/(1 + np.exp(-(2*truth - 1 + 1.5*rng.normal(size=60)[module] + .5*rng.normal(size=360))))
+    preds = lambda **kw: make_predictions(range(360), truth, say, task='single_label', labels=['fine', 'broken'], **kw)
+    return evaluate_predictions(preds(group=module), seed=0, confidence_level=.9), evaluate_predictions(preds(), seed=0, confidence_level=.9)
+
+def test_bands_keep_groups_together(grouped):
+    "They are the intervals of the metrics, and wider than items by themselves would have; the label says so."
+    whole, alone = grouped
+    t, r = (displays.ThresholdDisplay.from_evaluation(e) for e in grouped)
+    for name, label in (('recall', 'broken'), ('precision', 'broken'), ('specificity', 'fine')):
+        for e, d in zip(grouped, (t, r)):
+            at, want = d.rates.iloc[50], e.get(name if label == 'broken' else 'recall', label)
+            assert [at[name], at[f'{name}_low'], at[f'{name}_high']] == pytest.approx(list(want[['value', 'low', 'high']]))
+        assert (t.rates[f'{name}_high'] - t.rates[f'{name}_low'])[20:80].min() > 0 and (t.rates[f'{name}_high'] - t.rates[f'{name}_low'])[20:80].mean() > 1.2*(r.rates[f'{name}_high'] - r.rates[f'{name}_low'])[20:80].mean()
+    assert t.plot().ax_.texts[-1].get_text().endswith('with 90% band over groups') and r.plot().ax_.texts[-1].get_text().endswith('with 90% band')
+    for kind in ('roc', 'pr'):
+        a, b = (displays.CurveDisplay.from_evaluation(e, kind=kind) for e in grouped)
+        wide = np.nanmean(a.high - a.low)/np.nanmean(b.high - b.low)
+        assert 1.2 < wide < 4 and a.plot().ax_.texts[-1].get_text().endswith('with 90% band over groups') and b.plot().ax_.texts[-1].get_text().endswith('with 90% band')
+
+def test_one_group_has_no_band(evaluation):
+    preds = make_predictions(range(40), np.arange(40) % 2, np.linspace(.1, .9, 40), task='single_label', labels=['fine', 'broken'], group=['all']*40)
+    e = evaluate_predictions(preds, seed=0)
+    t, c = displays.ThresholdDisplay.from_evaluation(e).plot(), displays.CurveDisplay.from_evaluation(e).plot()
+    assert t.rates.recall_low.isna().all() and t.rates.recall.notna().all() and np.isnan(c.low).all()
+
+def test_older_evaluations_have_curves_without_bands(evaluation):
+    old = {k: v.drop(columns=['low', 'high']) if k in ('roc', 'pr') else v for k, v in evaluation.curves.items()}
+    assert displays.CurveDisplay.from_evaluation(dataclasses.replace(evaluation, curves=old)).plot().low is None
 
 def test_history_shows_the_rate_of_each_group(evaluation):
     rows = [dict(epoch=i, stage='all', train_loss=1 - i/9, valid_loss=1 - i/9, lr=1e-3, lr_0=1e-5*i, lr_1=1e-4) for i in range(4)]

@@ -1,4 +1,4 @@
-"The live reports in JupyterLab: what the hand does, Python sees, and what Python sets, the screen shows; and the tutorial, run there."
+"The live reports in JupyterLab, Notebook 7 and Voilà: what the hand does, Python sees, and what Python sets, the screen shows; and the tutorial, run there."
 import json
 
 import pytest
@@ -27,8 +27,9 @@ comparer
 '''
 DIFFERENCE = "print('python has', comparer.pair, f'{comparer.differences.difference[0]:+.3f}')"
 
-def test_hand_and_python_see_the_same(lab, browser, root):
-    page, wrong = lab.open(browser, 'report', (SETUP, READ, SET, OPEN))
+@pytest.mark.parametrize('app', ['lab', 'notebook'])
+def test_hand_and_python_see_the_same(lab, browser, root, app):
+    page, wrong = lab.open(browser, f'report-{app}', (SETUP, READ, SET, OPEN), app=app)
     lab.run(page, 0)
     report = page.locator('.sft-report')
     report.wait_for(timeout=60_000)
@@ -54,7 +55,7 @@ def test_hand_and_python_see_the_same(lab, browser, root):
     report.locator('td button[data-target=defective][data-prediction=functional]').click()
     assert report.locator('[data-panel=confusion] .item').count() == 3
     (root/'artefacts').mkdir(exist_ok=True)
-    page.screenshot(path=root/'artefacts'/'report-jupyterlab.png')
+    page.screenshot(path=root/'artefacts'/f'report-jupyter{app}.png')
     page.wait_for_timeout(500)
     said = lab.run(page, 1).inner_text()
     assert "['defective', 'functional'] confusion type=mono" in said
@@ -63,10 +64,45 @@ def test_hand_and_python_see_the_same(lab, browser, root):
     dialog = report.locator('dialog')
     dialog.wait_for(state='visible')
     assert 'Wrong: defective, truly functional' in dialog.inner_text()
-    page.screenshot(path=root/'artefacts'/'report-jupyterlab-item.png')
+    page.screenshot(path=root/'artefacts'/f'report-jupyter{app}-item.png')
     page.keyboard.press('Escape')
     assert not dialog.is_visible()
     assert page.evaluate('document.querySelector(".sft-report").scrollWidth <= document.querySelector(".sft-report").clientWidth')
+    assert wrong == []
+    page.close()
+
+VOILA = SETUP + '''
+from ipywidgets import HTML, VBox
+said = HTML()
+def tell(change):
+    said.value = f"python has {report.threshold} {report.counts['tp']} {report.cell}"
+    if change['name'] == 'cell': report.slice, report.tab = 'type=mono', 'metrics'
+report.observe(tell, ['threshold', 'cell'])
+VBox([report, said])
+'''
+
+def test_voila(lab, browser, root):
+    "No cells and no hand on Python; the kernel answers all the same, wide and narrow."
+    page, wrong = lab.open(browser, 'voila', (VOILA,), app='voila')
+    report = page.locator('.sft-report')
+    report.wait_for(timeout=60_000)
+    for width in (390, 1280):
+        page.set_viewport_size(dict(width=width, height=1000))
+        for name in [t.get_attribute('data-tab') for t in report.locator('[role=tab]').all()]:
+            report.locator(f'[data-tab={name}]').click()
+            assert len(report.locator(f'[data-panel={name}]').inner_text()) > 60
+            assert page.evaluate('document.querySelector(".sft-report").scrollWidth <= document.querySelector(".sft-report").clientWidth'), name
+        report.locator('[data-tab=threshold]').click()
+        page.screenshot(path=root/'artefacts'/f'report-voila-{width}.png')
+    report.locator('input[type=range]').focus()
+    for _ in range(30): page.keyboard.press('ArrowRight')
+    shown = report.locator('[data-count="true positives"]').inner_text()
+    page.get_by_text(f'python has 0.8 {shown} []').wait_for()
+    report.locator('[data-tab=confusion]').click()
+    report.locator('td button[data-target=defective][data-prediction=functional]').click()
+    page.get_by_text("['defective', 'functional']").wait_for()
+    report.locator('[data-panel=metrics] select.slice').wait_for() # Python has turned the page
+    assert report.locator('[data-panel=metrics] select.slice').input_value() == 'type=mono'
     assert wrong == []
     page.close()
 

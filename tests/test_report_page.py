@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from sft_nb.core import InputError
-from sft_nb.records import COMPARISON_COLUMNS, METRIC_COLUMNS, Evaluation
+from sft_nb.evaluate.evaluation import evaluate_predictions
+from sft_nb.records import COMPARISON_COLUMNS, METRIC_COLUMNS, Evaluation, make_predictions
 from sft_nb.report.example import example_evaluation
 from sft_nb.report.embed import make_thumbnail
 from sft_nb.report.page import TABS, build_payload, read_static, render_page, save_page
@@ -118,6 +119,18 @@ def test_odd_evaluations_give_a_page(odd):
     payload = build_payload(odd)
     json.dumps(payload, allow_nan=False)
     assert set(payload['tabs']) <= set(TABS) and '</html>' in render_page(payload)
+
+def test_a_crossing_is_a_caution_where_it_is_shown():
+    "And a search that found the same corner does not say it again."
+    rng, n = np.random.default_rng(0), 800
+    slices = pd.DataFrame(dict(camera=rng.choice(['old', 'new'], n), light=rng.choice(['day', 'night'], n)))
+    say = lambda bad: make_predictions(range(n), np.ones(n, int), np.where(rng.random(n) < .9 - bad*((slices.camera == 'old') & (slices.light == 'night')), .9, .1), task='single_label', labels=['no', 'yes'], slices=slices)
+    for bad in (0, .5):
+        payload = build_payload(evaluate_predictions(say(bad), metrics=['accuracy'], seed=0))
+        texts = [c['text'] for c in payload['cautions'] if c['tab'] == 'slices']
+        assert sum('Weakest crossing: camera=old and light=night' in t for t in texts) == (bad > 0) and not any('weak corner' in t for t in texts)
+        assert payload['slice_groups'] == [['camera', ['camera=new', 'camera=old']], ['light', ['light=day', 'light=night']], ['camera and light', [f'camera={c} and light={l}' for c in ('new', 'old') for l in ('day', 'night')]]]
+        assert payload['slice_of']['camera=old and light=night'] == dict(camera='old', light='night')
 
 def test_thousand_classes_and_a_hundred_thousand_items(tmp_path):
     k, rng = 1000, np.random.default_rng(0)

@@ -23,7 +23,7 @@ from ..records import COMPARISON_COLUMNS, Evaluation, Predictions
 from .metrics import select_metrics
 from .intervals import estimate_metrics
 from .compare import adjust_holm, compare_predictions
-from .slices import slice_metrics, slice_tables
+from .slices import cheap_metrics, slice_metrics, slice_tables
 from .fairness import group_rates, measure_fairness
 from .curves import precision_recall_curve, reliability_curve, roc_curve, threshold_curve
 from .calibration import calibration_tables
@@ -62,8 +62,9 @@ def _curves(preds: Predictions, valid: Predictions|None, confidence_level: float
     if preds.task != 'single_label' or not preds.has_score: return {}
     out = dict(reliability=reliability_curve(preds, confidence_level=confidence_level))
     if not preds.is_binary: return out
-    out |= dict(threshold=threshold_curve(preds), roc=roc_curve(preds), pr=precision_recall_curve(preds))
-    return out if valid is None else out | dict(threshold_valid=threshold_curve(valid))
+    kw = dict(confidence_level=confidence_level)
+    out |= dict(threshold=threshold_curve(preds, **kw), roc=roc_curve(preds, **kw), pr=precision_recall_curve(preds, **kw))
+    return out if valid is None else out | dict(threshold_valid=threshold_curve(valid, **kw))
 
 # %% ../../nbs/590_evaluate.evaluation.ipynb #0913a6db
 def _compare_all(preds: Predictions, baselines: dict, specs: list, **kw) -> pd.DataFrame: # `COMPARISON_COLUMNS`
@@ -93,7 +94,7 @@ def evaluate_predictions(preds: Predictions, # of the test split
                          baselines: dict|None = None, # name → `Predictions` of the same items
                          valid: Predictions|None = None, # of the validation split: what a threshold may be chosen on
                          metrics=None, # names or `MetricSpec`s; None for all that suit the task
-                         by=None, # slice columns; None for all with 2 to 20 values
+                         by=None, # slice columns, and tuples of columns to cross; None for all with 2 to 20 values, and their pairs
                          sensitive=None, # a column, or several whose combinations are the groups between which fairness is measured; two labels, the second the favourable one
                          weighted: bool = False, # count items by `preds.weight`
                          method: str|None = None, # 'BCa' or 'percentile' to bootstrap all; None chooses for each metric
@@ -106,13 +107,14 @@ def evaluate_predictions(preds: Predictions, # of the test split
     specs, context = select_metrics(preds, metrics), dict(context or {})
     if valid is not None and (shared := np.intersect1d(valid.ids, preds.ids)).size:
         raise InputError(expected('`valid`', 'of other items than the test split', f'{len(shared)} in both, such as {shared[0]}', 'What is chosen on an item must not be judged by it.'))
-    kw = dict(seed=seed, confidence_level=confidence_level, n_resamples=n_resamples)
+    kw, of_slices = dict(seed=seed, confidence_level=confidence_level, n_resamples=n_resamples), cheap_metrics(preds, specs)
     table = pd.concat([estimate_metrics(preds, specs, weighted=weighted, method=method, **kw),
-                       slice_metrics(preds, specs, by=by, weighted=weighted, method=method, **kw)], ignore_index=True)
+                       slice_metrics(preds, of_slices, by=by, weighted=weighted, method=method, **kw)], ignore_index=True)
     compared = _compare_all(preds, baselines or {}, specs, weighted=weighted, method=method and 'percentile', **kw)
-    curves = slice_tables(preds, specs, by=by, seed=seed, weighted=weighted, confidence_level=confidence_level)
+    curves = slice_tables(preds, of_slices, by=by, seed=seed, weighted=weighted, confidence_level=confidence_level)
     if sensitive: curves |= dict(fairness=measure_fairness(preds, sensitive, confidence_level=confidence_level), group_rates=group_rates(preds, sensitive, confidence_level=confidence_level))
     notes = _notes(table)
+    if len(of_slices) < len(specs) and 'slices' in curves: notes.append(f"With {len(preds.labels):,} labels, slices have only {', '.join(m.name for m in of_slices)}: the other metrics would take too long.")
     if preds.seed is not None:
         first, *others = preds.by_seed()
         notes.append(f'{1 + len(others)} training runs: numbers are over all of them; the confusion matrix, curves and examples are of seed {sorted(set(preds.seed))[0]}.')

@@ -63,7 +63,7 @@ def _check(preds: Predictions, by, what: str = '`preds`') -> list: # columns
     return by
 
 # %% ../../nbs/531_evaluate.fairness.ipynb #9a7b96ea
-FAIRNESS_COLUMNS = ['metric', 'by', 'value', 'low', 'high', 'p_value', 'smallest', 'largest', 'n', 'confidence_level', 'reading', 'method']
+FAIRNESS_COLUMNS = ['metric', 'by', 'value', 'low', 'high', 'p_value', 'smallest', 'largest', 'left_out', 'n', 'confidence_level', 'reading', 'method']
 
 def measure_fairness(preds: Predictions, # of two labels, the second being the favourable one
                      by, # the sensitive column, or several whose combinations are the groups
@@ -93,8 +93,8 @@ def _worse_of(two: pd.DataFrame, kind: str, level: float) -> pd.Series:
     else:
         row = two.loc[worst(two.index, key=lambda m: two.value[m])].copy()
         row['low'], row['high'], row['p_value'] = worst(two.low), worst(two.high), min(2 * two.p_value.min(), 1)
-        missing = [f"{r.metric} left out: {r.method.split('left out: ')[1]}" for r in two.itertuples() if r.metric != row.metric and 'left out: ' in r.method]
-        row['method'] = '; '.join([f'worse of both rates, here {row.metric}', row.method, *missing])
+        row['left_out'] = '; '.join(f'{r.metric}: {r.left_out}' for r in two.itertuples() if r.left_out)
+        row['method'] = f'worse of both rates, here {row.metric}; {row.method}'
     row['metric'], row['confidence_level'] = f'equalized_odds_{kind}', level
     return row
 

@@ -2,7 +2,8 @@
 
 `Annotator` shows items without a label, the most informative first, on the same `Desk` as the `LabelCleaner`, with the same keys
 and the same kind of log. `rank_by_margin` asks where the model wavers, `rank_by_coverage` where no labelled item is near.
-`measure_agreement` compares two annotators by Cohen's kappa. One label an item; the items are not overwritten.
+`measure_agreement` compares two annotators by Cohen's kappa. An item gets one label or, with `several`, any number of
+them. The items are not overwritten.
 
 Docs: https://sft-nb.github.io/sft_nb/report.annotate.html.md"""
 
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..changes import ChangeLog, read_decisions, target_text
+from ..changes import ChangeLog, is_missing, read_decisions, target_text
 from ..core import InputError, expected, raise_problems, suggest_names
 from ..evaluate.intervals import estimate_metrics
 from ..records import Predictions, make_predictions
@@ -26,13 +27,15 @@ from .clean import Desk, check_ids, check_items, unit_rows
 # %% ../../nbs/645_report.annotate.ipynb #b8321eaa
 def rank_by_margin(score, # probabilities, (n, k)
                    ids, # (n,), to break ties
+                   *,
+                   several: bool = False, # each label is a yes or no of its own
                    ) -> np.ndarray: # positions, the least certain first
-    "Where the two most probable labels are closest."
+    "Where the two most probable labels are closest; of several, where one is closest to even odds."
     score = np.asarray(score, float)
-    if score.ndim != 2 or score.shape[1] < 2 or len(score) != len(ids):
-        raise InputError(expected('`score`', f'of shape ({len(ids)}, k) with two or more labels', score.shape))
-    top = np.sort(score, axis=1)[:, -2:]
-    return np.lexsort((np.asarray(ids).astype(str), top[:, 1] - top[:, 0]))
+    if score.ndim != 2 or score.shape[1] < (1 if several else 2) or len(score) != len(ids):
+        raise InputError(expected('`score`', f"of shape ({len(ids)}, k) with {'one' if several else 'two'} or more labels", score.shape))
+    margin = np.abs(2 * score - 1).min(1) if several else np.diff(np.sort(score, axis=1)[:, -2:])[:, 0]
+    return np.lexsort((np.asarray(ids).astype(str), margin))
 
 def rank_by_coverage(features, # (n, d)
                      labelled, # (n,) of bool
@@ -60,16 +63,16 @@ def rank_by_coverage(features, # (n, d)
 # %% ../../nbs/645_report.annotate.ipynb #46a0e212
 STRATEGIES = dict(uncertainty='the smallest margin of the model first', k_center='the farthest from what is labelled first')
 
-def _read_scores(preds, label: dict) -> tuple: # ids, labels, score
+def _read_scores(preds, label: dict, several: bool) -> tuple: # ids, labels, score
     "What a model said, with or without a truth."
     if isinstance(preds, Predictions):
-        fits = preds.task == 'single_label' and preds.has_score and preds.seed is None
-        raise_problems([] if fits else [expected('`preds`', 'of one run, with scores, and with one label an item', preds.task)])
+        fits = preds.task == ('multi_label' if several else 'single_label') and preds.has_score and preds.seed is None
+        raise_problems([] if fits else [expected('`preds`', f"of one run, with scores, and with {'several labels' if several else 'one label'} an item", preds.task, 'See `several`.')])
         found = preds.ids, preds.labels, preds.score
     else:
         columns = [c for c in preds.columns if str(c).startswith('score_')]
         have = 'only ' + ', '.join(map(str, preds.columns))
-        if 'id' not in preds or len(columns) < 2: raise InputError(expected('`preds`', 'a table with `id` and `score_<label>`', have))
+        if 'id' not in preds or len(columns) < (1 if several else 2): raise InputError(expected('`preds`', 'a table with `id` and `score_<label>`', have))
         found = preds['id'].astype(str).to_numpy(), [c.removeprefix('score_') for c in columns], preds[columns].to_numpy(float)
     raise_problems(check_ids('`preds`', found[0], label) + ([] if np.isfinite(found[2]).all() else [expected('scores', 'finite numbers', 'NaN or infinity')]))
     return found
@@ -90,27 +93,28 @@ class Annotator(Desk):
                  preds=None, # `Predictions`, or a table with `id` and `score_<label>`
                  features=None, # (n, d) in the order of the items, or id → vector
                  strategy: str|None = None, # one of `STRATEGIES`; None for the first of them that has what it needs
+                 several: bool = False, # an item may have any number of labels, also none, which is '' and not missing
                  who: str = ''): # is written beside each decision
         super().__init__(can_keep=False)
         items = check_items(items if 'target' in items else items.assign(target=None), ('id', 'input'))
         label = dict(zip(items['id'], map(target_text, items['target'])))
         labels = [target_text(l) for l in labels]
         raise_problems(_annotator_problems(labels, strategy, dict(uncertainty=('`preds`', preds), k_center=('`features`', features))))
-        self._open(items, label=label, several=False, labels=labels, features=features, log=ChangeLog(path, who=who))
+        self._open(items, label=label, several=several, labels=labels, features=features, log=ChangeLog(path, who=who))
         self._strategy, self._why, self._said, self._scores = strategy, {}, {}, None
-        self._queue = [id for id in label if not label[id]]
+        self._queue = [id for id, target in zip(label, items['target']) if (is_missing(target) if several else not label[id])]
         self.update(preds)
 
     def update(self,
                preds=None, # as above, of a newer model; None to sort by distance, or by the table
                ):
         "Sort what is left anew."
-        if preds is not None: self._scores = _read_scores(preds, self._label)
+        if preds is not None: self._scores = _read_scores(preds, self._label, self._several)
         strategy = self._strategy or ('uncertainty' if preds is not None else 'k_center' if self._unit is not None else None)
         done = self._log.decisions()
         left = set(self._queue)
         first = [id for id in done if id in left]
-        self._said = {} if preds is None else _say_best(*self._scores)
+        self._said = {} if preds is None else _say_best(*self._scores, self._several)
         order = list(self._row) if strategy is None else self._ranked(strategy, done)
         left -= set(first)
         self._queue = first + [id for id in order if id in left]
@@ -118,7 +122,8 @@ class Annotator(Desk):
         self._show(self._next())
 
 # %% ../../nbs/645_report.annotate.ipynb #42d2ef88
-def _say_best(ids, labels, score) -> dict: # id → suggestion, its score, nothing
+def _say_best(ids, labels, score, several: bool) -> dict: # id → suggestion, its score, nothing
+    if several: return {id: (';'.join(l for l, p in zip(labels, row) if p >= .5), float(np.maximum(row, 1 - row).prod()), None) for id, row in zip(ids, score)}
     best = score.argmax(1)
     return {id: (labels[b], float(row[b]), None) for id, b, row in zip(ids, best, score)}
 
@@ -126,10 +131,11 @@ def _ranked(self, strategy: str, done: dict) -> list: # ids; those that the mode
     "The order in which to ask."
     ids = list(self._row)
     if strategy == 'k_center':
-        known = [bool(self._label[id]) or id in done and done[id]['action'] == 'relabel' for id in ids]
+        asked = set(self._queue)
+        known = [id not in asked or id in done and done[id]['action'] == 'relabel' for id in ids]
         return [ids[i] for i in rank_by_coverage(self._unit, known)]
     scored, _, score = self._scores
-    order = [scored[i] for i in rank_by_margin(score, scored)]
+    order = [scored[i] for i in rank_by_margin(score, scored, several=self._several)]
     return [*order, *sorted(set(ids) - set(order), key=self._row.get)]
 
 Annotator._ranked = _ranked
@@ -142,12 +148,20 @@ def measure_agreement(a, # a `ChangeLog`, its file, or a table of decisions
                       confidence_level: float = .95, # in (0, 1)
                       ) -> pd.DataFrame: # `METRIC_COLUMNS`: kappa, and the share of items with the same label; n items were judged by both
     "How far two annotators agree, beyond chance and plainly."
-    judged = [{id: label for id, row in read_decisions(log).items() if (label := target_text(row['after']))} for log in (a, b)] # kept or relabelled
+    judged = [{id: target_text(row['after']) for id, row in read_decisions(log).items() if not is_missing(row['after'])} for log in (a, b)] # kept or relabelled
     ids = [id for id in judged[0] if id in judged[1]]
     if not ids: raise InputError(expected('the logs', 'with items that both have judged', 'none', 'Give both annotators the same items.'))
     first, second = ([one[id] for id in ids] for one in judged)
+    kw = dict(seed=seed, confidence_level=confidence_level)
+    if not any(';' in label or not label for label in (*first, *second)): return _agree(ids, first, second, **kw)
+    first, second = ([frozenset(label.split(';')) - {''} for label in one] for one in (first, second))
+    whole = _agree(ids, *(['; '.join(sorted(s)) or 'none' for s in one] for one in (first, second)), **kw)
+    each = [_agree(ids, *(['yes' if label in s else 'no' for s in one] for one in (first, second)), **kw).assign(label=label) for label in sorted(frozenset().union(*first, *second))]
+    return pd.concat([whole, *(table[table.metric == 'kappa'] for table in each)], ignore_index=True)
+
+def _agree(ids, first: list, second: list, **kw) -> pd.DataFrame: # `METRIC_COLUMNS`
     labels = sorted({*first, *second})
     labels += ['another'] * (len(labels) < 2) # so that there is something to disagree about
     preds = make_predictions(ids, first, np.eye(len(labels))[[labels.index(l) for l in second]], task='single_label', labels=labels, has_score=False)
-    table = estimate_metrics(preds, ['kappa', 'accuracy'], by_label=False, seed=seed, confidence_level=confidence_level)
+    table = estimate_metrics(preds, ['kappa', 'accuracy'], by_label=False, **kw)
     return table.replace({'metric': {'accuracy': 'agreement'}})

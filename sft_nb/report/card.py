@@ -22,7 +22,8 @@ import pandas as pd
 
 from ..core import write_text
 from ..records import Evaluation, format_metrics
-from .hub import _SIZES, _licence, _licence_id, _line, _list, _names, _table, _text, write_card
+from .hub import SIZES, licence_fields, licence_id, write_card
+from .markdown import bullet_list, markdown_table, name_labels, one_line, plain_text
 from .embed import is_picture
 from .page import save_page
 from .words import describe_metric, headline_metric, is_shown, list_cautions, summarize
@@ -38,46 +39,46 @@ def _results(e) -> str:
     rows = e.metrics[(e.metrics.slice == '') & ((e.metrics.label == '') | (len(e.labels) <= 20))]
     if not len(rows): return 'None.'
     table = format_metrics(rows).drop(columns=['label', 'slice'])
-    return _table(table.assign(metric=[_title(r) for r in rows.itertuples()], better=[_better(m) for m in rows.metric]))
+    return markdown_table(table.assign(metric=[_title(r) for r in rows.itertuples()], better=[_better(m) for m in rows.metric]))
 
 def _compared(e) -> str:
     "Each baseline, and whether a difference is shown; then what others have published."
     c = e.comparisons
-    said = ['; '.join(_text(r[k]) for k in ('name', 'metric', 'value', 'source', 'note') if r.get(k) is not None) for r in e.context.get('references') or []]
-    others = '\n\nPublished by others, not measured here:\n\n' + _list(said) if said else ''
+    said = ['; '.join(plain_text(r[k]) for k in ('name', 'metric', 'value', 'source', 'note') if r.get(k) is not None) for r in e.context.get('references') or []]
+    others = '\n\nPublished by others, not measured here:\n\n' + bullet_list(said) if said else ''
     if not len(c): return 'Nothing was given to compare with.' + others
     difference = format_metrics(c.assign(value=c.difference, label='', slice=''))
     says = lambda r: 'not shown to differ' if not is_shown(r) else 'better' if (r['difference'] > 0) == (_better(r['metric']) == 'higher') else 'worse'
     number = lambda values, style: [format(v, style) if np.isfinite(v) else '' for v in values]
     table = {'metric': [_title(r) for r in c.assign(label='').itertuples()], 'compared with': c.baseline, 'its value': number(c.baseline_value, '.3f'),
              'difference [interval]': difference['value [interval]'], 'p': number(c.p_value, '.2g'), 'this model is': [says(r) for r in c.to_dict('records')]}
-    return _table(pd.DataFrame(table | {k: difference[k] for k in ('n', 'level', 'method')})) + others
+    return markdown_table(pd.DataFrame(table | {k: difference[k] for k in ('n', 'level', 'method')})) + others
 
 def _by_slice(e, cautions) -> str:
     "What is surely worse somewhere, the slices of the headline metric, and what is too small to say."
     metric, found = headline_metric(e), e.curves.get('slices')
-    said = [_text(c['text']) for c in cautions if c['tab'] == 'slices']
+    said = [plain_text(c['text']) for c in cautions if c['tab'] == 'slices']
     rows = e.metrics[(e.metrics.label == '') & (e.metrics.slice != '')] if found is None else found
     rows = rows[rows.metric == metric]
     few, rows = rows[rows.value.isna()], rows.dropna(subset='value')
-    if len(few): said.append('Too few items to say anything: ' + ', '.join(f'{_text(r.slice)} (n = {r.n})' for r in few.itertuples()) + '.')
-    if not len(rows): return _list(said) or 'No slices were given, so nothing is known of parts of the data.'
+    if len(few): said.append('Too few items to say anything: ' + ', '.join(f'{plain_text(r.slice)} (n = {r.n})' for r in few.itertuples()) + '.')
+    if not len(rows): return bullet_list(said) or 'No slices were given, so nothing is known of parts of the data.'
     table = format_metrics(rows).drop(columns=['label', 'metric']).rename(columns={'value [interval]': f"{describe_metric(metric)['title']} [interval]"})
     gap = lambda: format_metrics(rows.assign(value=rows.gap, low=rows.gap_low, high=rows.gap_high))['value [interval]']
     if found is not None: table.insert(2, 'gap to the rest', gap())
-    return _list(said or ['No slice is shown to be worse than the rest.']) + '\n\n' + _table(table)
+    return bullet_list(said or ['No slice is shown to be worse than the rest.']) + '\n\n' + markdown_table(table)
 
 # %% ../../nbs/660_report.card.ipynb #75a0801b
 _DOES = dict(single_label='gives each item one of {k} labels: {labels}', multi_label='gives each item any of {k} labels: {labels}',
              regression='gives each item a number', text='writes a text for each item', ranking='ranks the candidates of each query',
              forecast='forecasts series at the quantile levels {labels}')
 
-def _does(e) -> str: return _DOES.get(e.task, e.task).format(k=len(e.labels), labels=_names(e.labels))
+def _does(e) -> str: return _DOES.get(e.task, e.task).format(k=len(e.labels), labels=name_labels(e.labels))
 
 def _use(e, intended) -> str:
     "What it is for, and what it is not for."
-    closed = any('-nc' in _licence_id(r.get('licence')) for r in e.context.get('licences') or [])
-    stated = _text(intended) if intended else f'the author has stated no use. The model {_does(e)}.'
+    closed = any('-nc' in licence_id(r.get('licence')) for r in e.context.get('licences') or [])
+    stated = plain_text(intended) if intended else f'the author has stated no use. The model {_does(e)}.'
     return (f'**Intended:** {stated} It was measured on {e.n:,} items, and the numbers below hold for items like those.\n\n'
             '**Out of scope:** items from another source, device or population, and other labels: nothing was measured there. '
             'Decisions about people that nobody checks.' + ('\n\n**Commercial use** is excluded by a licence below.' if closed else ''))
@@ -94,11 +95,11 @@ def _cost(e) -> str:
     environment, taken = _provenance(e).get('environment') or {}, _run(e).get('seconds')
     parts = taken if isinstance(taken, dict) else {} if taken is None else {'in all': taken}
     cores, processor, hours = environment.get('cores'), environment.get('processor'), sum(parts.values())/3600
-    hardware = f'{_text(processor)}, {cores} cores; accelerators are not recorded' if processor and cores else 'not recorded'
-    out = ['Time: ' + (', '.join(f"{_text(k).replace('_', ' ')} {v:,.1f} s" for k, v in parts.items()) or 'not recorded'), f'Hardware: {hardware}']
-    if not parts or not cores: return _list(out + ['Energy: not estimated, for lack of the above'])
+    hardware = f'{plain_text(processor)}, {cores} cores; accelerators are not recorded' if processor and cores else 'not recorded'
+    out = ['Time: ' + (', '.join(f"{plain_text(k).replace('_', ' ')} {v:,.1f} s" for k, v in parts.items()) or 'not recorded'), f'Hardware: {hardware}']
+    if not parts or not cores: return bullet_list(out + ['Energy: not estimated, for lack of the above'])
     how = f'{hours:.3g} h × {cores} cores × {_WATTS} W a core (Green Algorithms, doi:10.1002/advs.202100707, for a processor that it does not list)'
-    return _list(out + [f'Energy: about {hours*cores*_WATTS/1000:.2g} kWh, an estimate, not measured: {how}, all cores busy, without memory, cooling, accelerators'])
+    return bullet_list(out + [f'Energy: about {hours*cores*_WATTS/1000:.2g} kWh, an estimate, not measured: {how}, all cores busy, without memory, cooling, accelerators'])
 
 # %% ../../nbs/660_report.card.ipynb #da0c29a5
 def _of_data(e) -> list: # the licences that are not of weights
@@ -110,11 +111,11 @@ def _data(e) -> str:
     parts = dict(n_train='to learn from', n_valid='to select on', n_test='to report on')
     counts = [f'{run[k]:,} {what}' for k, what in parts.items() if run.get(k) is not None]
     out = ['Items: ' + (', '.join(counts) or f'{e.n:,} to report on')]
-    out += [f"Source: {_text(r.get('what'))}, {_text(r.get('source', 'not stated'))}" for r in _of_data(e)] or ['Source: not recorded']
+    out += [f"Source: {plain_text(r.get('what'))}, {plain_text(r.get('source', 'not stated'))}" for r in _of_data(e)] or ['Source: not recorded']
     data = provenance.get('data')
     hashes = {k: provenance.get(k) for k in ('split', 'images', 'targets')} | (data if isinstance(data, dict) else dict(data=data))
-    out += [f'Recorded {_text(k)}: {_text(v)}' for k, v in hashes.items() if v]
-    return _list(out + [f"The test split was read {n} time{'s' * (n != 1)}." for n in [e.context.get('test_reads')] if n])
+    out += [f'Recorded {plain_text(k)}: {plain_text(v)}' for k, v in hashes.items() if v]
+    return bullet_list(out + [f"The test split was read {n} time{'s' * (n != 1)}." for n in [e.context.get('test_reads')] if n])
 
 def _kind(e, given) -> tuple: # pipeline tag or None, type of task, library or None
     backbone, inputs = _run(e).get('backbone'), e.examples['input'].astype(str) if 'input' in e.examples else pd.Series(dtype=str)
@@ -129,12 +130,12 @@ def _head(e, given, name) -> dict:
     overall = e.metrics[(e.metrics.label == '') & (e.metrics.slice == '') & np.isfinite(e.metrics.value.astype(float))]
     tag, task, library = _kind(e, given)
     stated, source = [r.get('licence') for r in e.context.get('licences') or []], str((_provenance(e).get('weights') or {}).get('source'))
-    named = lambda r, text: dict(type=r.metric, value=float(f'{r.value:.6g}'), name=_line(f'{_title(r)} {text}, {r.confidence_level:.0%} interval, n = {r.n}'))
+    named = lambda r, text: dict(type=r.metric, value=float(f'{r.value:.6g}'), name=one_line(f'{_title(r)} {text}, {r.confidence_level:.0%} interval, n = {r.n}'))
     metrics = [named(r, text) for r, text in zip(overall.itertuples(), format_metrics(overall)['value [interval]'])]
     results = [dict(task=dict(type=task), dataset=dict(type=(given.get('datasets') or ['custom'])[0], name='test split', split='test'), metrics=metrics)]
     known = dict(library_name=library, pipeline_tag=tag, base_model=source if re.fullmatch(r'[\w-]+/[\w.-]+', source) else None,
                  tags=['sft_nb', 'fine-tuning', e.task.replace('_', '-')], metrics=list(dict.fromkeys(overall.metric)))
-    return {**_licence(stated), **known, 'model-index': [dict(name=name, results=results)] if metrics else None}
+    return {**licence_fields(stated), **known, 'model-index': [dict(name=name, results=results)] if metrics else None}
 
 def make_card(evaluation: Evaluation, # all that the card says
               *,
@@ -143,12 +144,12 @@ def make_card(evaluation: Evaluation, # all that the card says
               ) -> str: # Markdown with a YAML head; raises `InputError` if the Hub would not take it
     "A model card in the format of the Hugging Face Hub. `**head` are further fields of its head, such as license, datasets, base_model, language; they win."
     e, verdict, cautions = evaluation, summarize(evaluation), list_cautions(evaluation)
-    name, licences = _line(_run(e).get('name') or 'model'), e.context.get('licences')
+    name, licences = one_line(_run(e).get('name') or 'model'), e.context.get('licences')
     sections = {
-        'Verdict': _text(verdict['words']) + ('\n\n' + _list(_text(c['words']) for c in verdict['checks']) if verdict['checks'] else ''),
-        'Cautions': _list(_text(c['text']) for c in cautions) or 'None beyond the intervals.', 'Use': _use(e, intended_use), 'How to use it': _how_to(e),
+        'Verdict': plain_text(verdict['words']) + ('\n\n' + bullet_list(plain_text(c['words']) for c in verdict['checks']) if verdict['checks'] else ''),
+        'Cautions': bullet_list(plain_text(c['text']) for c in cautions) or 'None beyond the intervals.', 'Use': _use(e, intended_use), 'How to use it': _how_to(e),
         'Results': _results(e), 'Compared with': _compared(e), 'Limits by slice': _by_slice(e, cautions), 'Data': _data(e),
-        'Licences': _table(pd.DataFrame(licences)) if licences else 'Not recorded.', 'Training cost': _cost(e)}
+        'Licences': markdown_table(pd.DataFrame(licences)) if licences else 'Not recorded.', 'Training cost': _cost(e)}
     return write_card({**_head(e, head, name), **head}, name, sections)
 
 # %% ../../nbs/660_report.card.ipynb #c4cc6571
@@ -158,13 +159,13 @@ consented. A zero may also mean that there was nothing to look with: leaks need 
 def _balance(rows) -> str:
     "Items by label and split."
     table = pd.DataFrame(rows)
-    return _table(table.assign(share=[f'{s:.1%}' for s in table['share']]).head(100)) if len(table) else ''
+    return markdown_table(table.assign(share=[f'{s:.1%}' for s in table['share']]).head(100)) if len(table) else ''
 
 def _found(audit) -> str:
     "What the audit says, and how often."
     counts = {k.replace('_', ' '): v for k, v in (audit.get('counts') or {}).items() if k != 'class_balance'}
-    said = _list(map(_text, audit.get('problems') or ['Nothing odd.']))
-    return f"{said}\n\n{_table(pd.DataFrame({'looked for': list(counts), 'found': list(counts.values())}))}\n\n{_UNSEEN}"
+    said = bullet_list(map(plain_text, audit.get('problems') or ['Nothing odd.']))
+    return f"{said}\n\n{markdown_table(pd.DataFrame({'looked for': list(counts), 'found': list(counts.values())}))}\n\n{_UNSEEN}"
 
 # %% ../../nbs/660_report.card.ipynb #1d4f4f1a
 def make_data_card(source, # an `Evaluation` with an audit, an `Audit`, or what `Audit.to_dict` gives
@@ -176,17 +177,17 @@ def make_data_card(source, # an `Evaluation` with an audit, an `Audit`, or what 
     e, facts = source if isinstance(source, Evaluation) else None, dict(facts or {})
     audit = (e.context.get('audit') or {}) if e else source.to_dict() if hasattr(source, 'to_dict') else dict(source)
     n, licences = audit.get('n') or (e.n if e else None), _of_data(e) if e else []
-    name, use = _line(facts.pop('name', None) or (licences[0]['what'] if licences else 'Data')), facts.pop('intended_use', None)
+    name, use = one_line(facts.pop('name', None) or (licences[0]['what'] if licences else 'Data')), facts.pop('intended_use', None)
     stated = [facts['licence']] if facts.get('licence') else [r.get('licence') for r in licences]
     sections = {
-        'Intended use': _text(use) if use else 'The author has stated no use' + (f'; a model was tested on these data that {_does(e)}.' if e else '.'),
-        'Facts': _list(f'{_text(k)}: {_text(v)}' for k, v in facts.items()) or 'None were given: not who collected the data, nor how they were labelled.',
+        'Intended use': plain_text(use) if use else 'The author has stated no use' + (f'; a model was tested on these data that {_does(e)}.' if e else '.'),
+        'Facts': bullet_list(f'{plain_text(k)}: {plain_text(v)}' for k, v in facts.items()) or 'None were given: not who collected the data, nor how they were labelled.',
         'Composition': f"{n:,} items.\n\n{_balance(audit.get('class_balance'))}".strip() if n else 'Not recorded.', 'Split': _data(e) if e else '',
         'What the audit found': _found(audit) if audit else 'Nothing was audited.',
-        'Licences': _table(pd.DataFrame(licences)) if licences else _text(facts.get('licence') or 'Not recorded.')}
-    size, tag = next((k for k, most in _SIZES.items() if n and n < most), None), _kind(e, {})[0] if e else None
+        'Licences': markdown_table(pd.DataFrame(licences)) if licences else plain_text(facts.get('licence') or 'Not recorded.')}
+    size, tag = next((k for k, most in SIZES.items() if n and n < most), None), _kind(e, {})[0] if e else None
     found = dict(pretty_name=name, size_categories=size and [size], task_categories=tag and [tag], tags=['sft_nb'] + ['audited']*bool(audit))
-    return write_card({**_licence(stated), **found, **head}, name, sections, 'dataset')
+    return write_card({**licence_fields(stated), **found, **head}, name, sections, 'dataset')
 
 # %% ../../nbs/660_report.card.ipynb #af72d27d
 def save_report(evaluation: Evaluation, # all that they say

@@ -30,15 +30,11 @@ from ..changes import ChangeLog, apply_changes, target_text
 from ..core import InputError, expected, raise_problems, suggest_names
 from ..evaluate.errors import sample_examples, suspect_labels
 from ..records import Predictions
-from .embed import is_picture, make_thumbnail
+from .embed import is_picture, try_thumbnail
 from .page import read_static
 
 # %% ../../nbs/640_report.clean.ipynb #e6389ee8
-@lru_cache(512)
-def _picture(path: str, size: int) -> tuple: # a data URL and '', or '' and why not
-    if not Path(path).exists(): return '', 'the file is not there'
-    try: return make_thumbnail(path, size), ''
-    except Exception: return '', 'the file cannot be read' # Pillow's readers raise many kinds of error on broken files
+_picture = lru_cache(512)(try_thumbnail)
 
 def _view(id: str, source, size: int) -> dict: # id, image, why, text
     "An item, as a page can show it."
@@ -95,7 +91,7 @@ def _find_copies(split: dict, audit) -> list: # (id, the copy that stays, reason
     return [(id, stay, say(id, stay)) for id, stay in found if id != stay]
 
 # %% ../../nbs/640_report.clean.ipynb #f369bfaa
-def _parts(label: str, several: bool) -> list: return [p.strip() for p in label.split(';')] if several else [label]
+def _parts(label: str, several: bool) -> list: return [p.strip() for p in label.split(';') if p.strip()] if several else [label]
 
 def _with_labels(preds: Predictions, label: dict) -> Predictions:
     "The same scores against the present labels; items without one that the model knows are left out."
@@ -170,15 +166,15 @@ class Desk(anywidget.AnyWidget):
         return table.astype(dict(score_suggestion=float, score_target=float))
 
     def relabel(self,
-                label: str, # one of `labels`; of several labels 'a;b'
+                label: str, # one of `labels`; of several labels 'a;b', or '' for none of them
                 ) -> None:
         "Give the item on the card this label."
         label = target_text(label)
         parts = _parts(label, self._several)
         raise_problems([expected('the label', 'one of `labels`', repr(p), suggest_names(p, self.labels)) for p in parts if p not in self.labels])
         if self._several: label = ';'.join(l for l in self.labels if l in parts)
-        if set(parts) == set(_parts(self._label.get(self.card['id'], ''), self._several)): return self._decide('keep')
-        self._decide('relabel', self._value.get(label, label))
+        if self.can_keep and set(parts) == set(_parts(self._label.get(self.card['id'], ''), self._several)): return self._decide('keep')
+        self._decide('relabel', self._value.get(label, label) if label else '')
 
     def drop(self):
         "Leave the item on the card out."

@@ -1,6 +1,6 @@
 """The figures of a result beside something else: a baseline, other models, worse pictures, the model before tuning, fewer items, fewer answers.
 
-Displays in the pattern and the look of `report.displays`, for what a result is held against. `ComparisonDisplay`:
+Displays in the pattern of `report.displays` and the look of `report.look`, for what a result is held against. `ComparisonDisplay`:
 baselines, paired. `RankDisplay`: several models over several data sets. `RobustnessDisplay`: the same items, corrupted.
 `ForgettingDisplay`: the model before tuning. `LearningCurveDisplay`: training on fewer items. `RiskCoverageDisplay`:
 answering only the surest. All numbers come from the tables of an `Evaluation`, or from `sft_nb.evaluate`; here they are drawn.
@@ -25,14 +25,14 @@ from ..core import InputError, expected, suggest_names
 from ..evaluate.many import rank_over_datasets
 from ..evaluate.overfit import LearningCurve, fit_learning_curve
 from ..records import Evaluation
-from .displays import COLORS, _draw_intervals, _keep, _name_guide, _name_lines, _need, _open_axes, _titled
+from .look import COLORS, draw_intervals, keep_axes, level_of, name_guide, name_lines, need_table, open_axes, title_axes
 from .words import describe_metric, is_shown
 
 # %% ../../nbs/655_report.contrasts.ipynb #af1bd483
 def _draw_differences(ax, rows, colors, names, zero):
     "Intervals about zero, named."
-    ax.set_yticks(_draw_intervals(ax, rows.assign(label='', slice=''), colors, guide=0), names)
-    _name_guide(ax, 0, zero)
+    ax.set_yticks(draw_intervals(ax, rows.assign(label='', slice=''), colors, guide=0), names)
+    name_guide(ax, 0, zero)
 
 @dataclass(eq=False)
 class ComparisonDisplay:
@@ -46,7 +46,7 @@ class ComparisonDisplay:
                         metric: str, # its name
                         ) -> 'ComparisonDisplay':
         "All baselines, in one metric."
-        c = _need(evaluation.comparisons, 'comparisons', 'Give baselines to `evaluate_predictions`.')
+        c = need_table(evaluation.comparisons, 'comparisons', 'Give baselines to `evaluate_predictions`.')
         if metric not in set(c.metric):
             raise InputError(expected(f'`{metric}`', 'a metric that was compared', 'none of that name', suggest_names(metric, c.metric)))
         return cls(c[(c.metric == metric) & c.difference.notna()].reset_index(drop=True))
@@ -59,12 +59,12 @@ class ComparisonDisplay:
 
     def plot(self, ax: Axes|None = None) -> 'ComparisonDisplay':
         "Draw."
-        ax, info, r = _open_axes(ax, (6, min(4, .45*len(self.rows) + 1.3))), describe_metric(self.rows.metric.iloc[0]), self.rows
+        ax, info, r = open_axes(ax, (6, min(4, .45*len(self.rows) + 1.3))), describe_metric(self.rows.metric.iloc[0]), self.rows
         of = dict(better=COLORS['blue'], worse=COLORS['vermillion'])
         colors = [of.get(s, COLORS['grey']) for s in self.shown]
         _draw_differences(ax, r.assign(value=r.difference), colors, [f'against {b}' for b in r.baseline], 'no difference')
         interval = f'{r.confidence_level.iloc[0]:.0%} interval of the paired difference'
-        return _keep(self, _titled(ax, f"Difference in {info['title']}", f"{info['better']} is better; {interval}"))
+        return keep_axes(self, title_axes(ax, f"Difference in {info['title']}", f"{info['better']} is better; {interval}"))
 
 # %% ../../nbs/655_report.contrasts.ipynb #5f799aad
 @dataclass(eq=False)
@@ -85,14 +85,14 @@ class RankDisplay:
         t = self.table
         groups = [t['rank'][t.tied.str.contains(letter, regex=False)] for letter in sorted(set(''.join(t.tied)))]
         groups = [g for g in groups if len(g) > 1]
-        ax = _open_axes(ax, (6, min(4, 1.7 + .18*len(groups))))
+        ax = open_axes(ax, (6, min(4, 1.7 + .18*len(groups))))
         ax.scatter(t['rank'], np.zeros(len(t)), s=42, color=COLORS['blue'], zorder=3, edgecolors='white')
         for i, r in enumerate(t.itertuples()):
             ax.annotate(f'{r.model}  {r.rank:.2f}', (r.rank, 0), (0, 8 + 14*(i % 3)), textcoords='offset points', ha='center', fontsize=9, color=COLORS['black'],
                         arrowprops=dict(arrowstyle='-', color='#B8C2CA', lw=.6) if i % 3 else None)
         for i, g in enumerate(groups): ax.plot([g.min() - .04, g.max() + .04], [-.5 - .4*i]*2, lw=4, color=COLORS['grey'], solid_capstyle='butt')
         ax.set(xlim=(min(.8, t['rank'].min() - .3), len(t) + .2), ylim=(-.7 - .4*len(groups), 2.6), yticks=[])
-        return _keep(self, _titled(ax, 'Average rank', f'1 is best; {t.n[0]} data sets; bars join what was not shown to differ ({t.confidence_level[0]:.0%})'))
+        return keep_axes(self, title_axes(ax, 'Average rank', f'1 is best; {t.n[0]} data sets; bars join what was not shown to differ ({t.confidence_level[0]:.0%})'))
 
 # %% ../../nbs/655_report.contrasts.ipynb #35f27861
 @dataclass(eq=False)
@@ -104,13 +104,13 @@ class RobustnessDisplay:
     @classmethod
     def from_evaluation(cls, evaluation: Evaluation) -> 'RobustnessDisplay':
         "From the tables of a `Robustness`, which its method `tables` puts among the curves."
-        cells, means = (_need(evaluation.curves.get(k), 'robustness', 'See `evaluate_robustness`.') for k in ('robustness_cells', 'corruptions'))
+        cells, means = (need_table(evaluation.curves.get(k), 'robustness', 'See `evaluate_robustness`.') for k in ('robustness_cells', 'corruptions'))
         order = means.sort_values(['may_be_worst', 'value'], ascending=False)
         return cls(cells, tuple(order.corruption[order.may_be_worst.astype(bool)][:3]))
 
     def plot(self, ax: Axes|None = None) -> 'RobustnessDisplay':
         "Draw."
-        ax, c, ends = _open_axes(ax, (6, 4)), self.cells, []
+        ax, c, ends = open_axes(ax, (6, 4)), self.cells, []
         clean, colors = c[c.severity == 0], dict(zip(self.worst, ('vermillion', 'blue', 'green')))
         ax.grid(axis='y', color='#E6EAED', lw=.8)
         for name, rows in c[c.severity > 0].groupby('corruption', sort=False):
@@ -119,9 +119,9 @@ class RobustnessDisplay:
             ax.plot(line.severity, line.value, 'o-', color=color, lw=2 if name in colors else 1, ms=4, alpha=1 if name in colors else .6)
             ends.append((line.severity.iloc[-1], line.value.iloc[-1], name.replace('_', ' '), color))
         ax.set_xticks(sorted(c.severity.unique()), ['clean', *map(str, sorted(c.severity.unique())[1:])])
-        _name_lines(ax, ends)
+        name_lines(ax, ends)
         band = f'with {c.confidence_level.iloc[0]:.0%} band'
-        return _keep(self, _titled(ax, 'Corrupted pictures', f'severity; {c.n.iloc[0]:,} items', f'{c.metric.iloc[0]}, lower is better, {band}'))
+        return keep_axes(self, title_axes(ax, 'Corrupted pictures', f'severity; {c.n.iloc[0]:,} items', f'{c.metric.iloc[0]}, lower is better, {band}'))
 
 # %% ../../nbs/655_report.contrasts.ipynb #72d498c9
 @dataclass(eq=False)
@@ -132,15 +132,15 @@ class ForgettingDisplay:
     @classmethod
     def from_evaluation(cls, evaluation: Evaluation) -> 'ForgettingDisplay':
         "Those measures that compare two numbers."
-        f = _need(evaluation.curves.get('forgetting'), 'forgetting', 'See `measure_forgetting`.')
-        return cls(_need(f[f.base.notna()], 'measures before and after', 'Give `probes` to `measure_forgetting`.').reset_index(drop=True))
+        f = need_table(evaluation.curves.get('forgetting'), 'forgetting', 'See `measure_forgetting`.')
+        return cls(need_table(f[f.base.notna()], 'measures before and after', 'Give `probes` to `measure_forgetting`.').reset_index(drop=True))
 
     def plot(self, ax: Axes|None = None) -> 'ForgettingDisplay':
         "Draw; orange is shown to be lost, blue gained."
-        ax, r = _open_axes(ax, (6, min(4, .45*len(self.rows) + 1.3))), self.rows
+        ax, r = open_axes(ax, (6, min(4, .45*len(self.rows) + 1.3))), self.rows
         colors = [COLORS['grey' if not is_shown(row) else 'vermillion' if row['value'] < 0 else 'blue'] for row in r.to_dict('records')]
         _draw_differences(ax, r.assign(metric=r.measure), colors, r.of, 'as before')
-        return _keep(self, _titled(ax, f'Change in {r.measure.iloc[0]}', f'tuned minus base, {r.confidence_level.iloc[0]:.0%} interval; {r.n.iloc[0]:,} items'))
+        return keep_axes(self, title_axes(ax, f'Change in {r.measure.iloc[0]}', f'tuned minus base, {r.confidence_level.iloc[0]:.0%} interval; {r.n.iloc[0]:,} items'))
 
 # %% ../../nbs/655_report.contrasts.ipynb #979a078c
 @dataclass(eq=False)
@@ -163,7 +163,7 @@ class LearningCurveDisplay:
 
     def plot(self, ax: Axes|None = None) -> 'LearningCurveDisplay':
         "Draw; the number of items on a logarithmic axis, dashed where it is a forecast."
-        ax, p, info = _open_axes(ax, (6, 3.6)), self.curve.points, describe_metric(self.curve.metric)
+        ax, p, info = open_axes(ax, (6, 3.6)), self.curve.points, describe_metric(self.curve.metric)
         line = self.curve.predict(np.geomspace(p.n.min(), p.n.max()*self.ahead, 60))
         seen = line.n <= p.n.max()
         ax.grid(axis='y', color='#E6EAED', lw=.8)
@@ -177,7 +177,7 @@ class LearningCurveDisplay:
         last = line.iloc[-1]
         words, band = f'{last.n:,.0f} items:\n{last.value:.3f} [{last.low:.3f}, {last.high:.3f}]', f'with {self.curve.confidence_level:.0%} band'
         ax.annotate(words, (last.n, last.value), (6, 0), textcoords='offset points', fontsize=9, va='center', color=COLORS['blue'], annotation_clip=False)
-        return _keep(self, _titled(ax, 'Learning curve', 'training items', f"{info['title']}, {info['better']} is better, {band}"))
+        return keep_axes(self, title_axes(ax, 'Learning curve', 'training items', f"{info['title']}, {info['better']} is better, {band}"))
 
 # %% ../../nbs/655_report.contrasts.ipynb #00de250c
 @dataclass(eq=False)
@@ -185,17 +185,18 @@ class RiskCoverageDisplay:
     "The error rate of the items that are answered, by their share."
     curve: pd.DataFrame # coverage, risk, low, high, threshold, n
     area: pd.Series|None = None # the row of `aurc`
+    confidence_level: float = .95 # of the band
 
     @classmethod
     def from_evaluation(cls, evaluation: Evaluation) -> 'RiskCoverageDisplay':
         "For tasks with labels and scores."
-        curve = _need(evaluation.curves.get('risk_coverage'), 'a risk–coverage curve', 'It exists for labels with scores.')
+        curve = need_table(evaluation.curves.get('risk_coverage'), 'a risk–coverage curve', 'It exists for labels with scores.')
         selective = evaluation.curves.get('selective')
-        return cls(curve, None if selective is None else selective[selective.metric == 'aurc'].iloc[0])
+        return cls(curve, None if selective is None else selective[selective.metric == 'aurc'].iloc[0], level_of(evaluation))
 
     def plot(self, ax: Axes|None = None) -> 'RiskCoverageDisplay':
         "Draw."
-        ax, c = _open_axes(ax, (6, 3.6)), self.curve
+        ax, c = open_axes(ax, (6, 3.6)), self.curve
         ax.set(xlim=(0, 1.01), ylim=(0, min(1, max(.05, 1.6*c.risk.max()))))
         ax.grid(axis='y', color='#E6EAED', lw=.8)
         ax.fill_between(c.coverage, c.low, c.high, color=COLORS['blue'], alpha=.15, lw=0)
@@ -206,5 +207,5 @@ class RiskCoverageDisplay:
             ha = 'right' if share == 1 else 'center'
             ax.annotate(f'{at.risk:.1%}', (at.coverage, at.risk), (0, 9), textcoords='offset points', ha=ha, fontsize=9, fontweight='bold')
         area = '' if self.area is None else f', area {self.area.value:.3f} [{self.area.low:.3f}, {self.area.high:.3f}]'
-        band = 'error rate of the answered, with 95% band'
-        return _keep(self, _titled(ax, f'Risk–coverage{area}', 'share of the items that is answered, the surest first', band))
+        band = f'error rate of the answered, with {self.confidence_level:.0%} band'
+        return keep_axes(self, title_axes(ax, f'Risk–coverage{area}', 'share of the items that is answered, the surest first', band))

@@ -59,14 +59,14 @@ def _crack(rng, x, y) -> np.ndarray:
 LABELS = ('functional', 'defective')
 
 def _scores(n, seed, skill=1.) -> pd.DataFrame:
-    "Ids, cell types, truth and the score of `defective`."
+    "Ids, cell types, production lines, truth and the score of `defective`."
     rng = np.random.default_rng(derive_seed('scores', seed))
-    kind = rng.choice(['mono', 'poly'], n, p=[.41, .59])
+    kind, line = rng.choice(['mono', 'poly'], n, p=[.41, .59]), np.random.default_rng(derive_seed('line', seed)).choice(['north', 'south'], n)
     truth = (rng.random(n) < .313).astype(int)
     noise = rng.normal(0, 1, (2, n))
     spread = np.where(kind == 'mono', 1.7, 2.9)
     sigmoid = lambda z: 1/(1 + np.exp(-z))
-    return pd.DataFrame(dict(id=[f'cell{i:04d}' for i in range(n)], type=kind, truth=truth,
+    return pd.DataFrame(dict(id=[f'cell{i:04d}' for i in range(n)], type=kind, line=line, truth=truth,
                              score=sigmoid(skill*(4.2*truth - 2.45 + spread*noise[0])),
                              probe=sigmoid(skill*(3.7*truth - 2.2 + spread*(.85*noise[0] + .6*noise[1])))))
 
@@ -142,7 +142,7 @@ def example_evaluation(folder: str|Path, # where the pictures are drawn
     "The evaluation of an imaginary detector of defective solar cells."
     d, v = _scores(n, (seed, 'test')), _scores(n*2//5, (seed, 'valid'))
     v['id'] = 'valid-' + v['id']
-    score = lambda d, column: make_predictions(d.id, d.truth, d[column], task='single_label', labels=LABELS, slices=d[['type']])
+    score = lambda d, column: make_predictions(d.id, d.truth, d[column], task='single_label', labels=LABELS, slices=d[['type', 'line']])
     preds = score(d, 'score')
     baselines = {'majority class': majority_baseline(v.truth.to_numpy(), preds), 'linear probe': score(d, 'probe')}
     evaluation = evaluate_predictions(preds, seed=seed, baselines=baselines, valid=score(v, 'score'), context=_context(len(v), n, seed),

@@ -48,6 +48,15 @@ def _confusion(evaluation) -> dict:
 # %% ../../nbs/610_report.page.ipynb #24da1063
 TABS = ('metrics', 'comparisons', 'confusion', 'threshold', 'errors', 'slices', 'calibration', 'robustness', 'forgetting', 'training', 'data', 'provenance')
 
+def _slice_groups(evaluation, names: list) -> tuple: # name → {column: value}; (group, its slices): columns, and pairs of them
+    "What each slice is made of."
+    made, of = evaluation.curves.get('slice_columns'), {}
+    for r in () if made is None else made.itertuples(): of.setdefault(r.slice, {})[r.column] = r.value
+    for name in names: of.setdefault(name, dict([name.partition('=')[::2]]))
+    groups = {}
+    for name, parts in of.items(): groups.setdefault(tuple(parts), []).append(name)
+    return of, [[' and '.join(columns), slices] for columns, slices in sorted(groups.items(), key=lambda g: len(g[0]) > 1)]
+
 def _present(payload) -> list:
     "The tabs that have something to show."
     has = dict(metrics=payload['metrics'], comparisons=payload['comparisons'] or payload['references'], confusion=payload['confusion'], threshold='threshold' in payload['curves'],
@@ -67,13 +76,14 @@ def build_payload(evaluation: Evaluation, # all that a report reads
     context, examples = evaluation.context, evaluation.examples.head(max_examples)
     rows, images = embed_examples(examples, thumbnail, max_images, max_bytes)
     metrics, dropped = _capped_metrics(evaluation.metrics)
+    slice_of, groups = _slice_groups(evaluation, [s for s in dict.fromkeys(metrics.slice) if s])
     level = float(metrics.confidence_level.iloc[0]) if len(metrics) else .95
     payload = dict(version=1, title=str((context.get('run') or {}).get('name') or 'Evaluation'), task=evaluation.task, labels=list(evaluation.labels), n=int(evaluation.n),
                    level=level, z=NormalDist().inv_cdf((1 + level)/2), headline=headline_metric(evaluation), verdict=summarize(evaluation), cautions=list_cautions(evaluation, [row['why'] for row in rows]) + dropped,
                    metrics=plain_values(metrics), about={m: describe_metric(m) for m in {*metrics.metric, *evaluation.comparisons.metric}},
-                   comparisons=[plain_values({**r, 'shown': is_shown(r)}) for r in evaluation.comparisons.to_dict('records')], confusion=_confusion(evaluation), curves={k: plain_values(v) for k, v in evaluation.curves.items()},
+                   comparisons=[plain_values({**r, 'shown': is_shown(r)}) for r in evaluation.comparisons.to_dict('records')], confusion=_confusion(evaluation), curves={k: plain_values(v) for k, v in evaluation.curves.items() if k != 'slice_columns'},
                    examples=rows, n_examples=len(evaluation.examples), images=images,
-                   slices=[s for s in dict.fromkeys(metrics.slice) if s], **{k: plain_values(context.get(k) or {}) for k in ('audit', 'run', 'provenance', 'stress')},
+                   slices=list(slice_of), slice_of=slice_of, slice_groups=groups, **{k: plain_values(context.get(k) or {}) for k in ('audit', 'run', 'provenance', 'stress')},
                    **{k: plain_values(context.get(k) or []) for k in ('references', 'licences')}, history=plain_values(name_stages(context.get('history') or [])), test_reads=plain_values(context.get('test_reads')))
     return payload | dict(tabs=_present(payload))
 

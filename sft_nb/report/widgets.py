@@ -1,7 +1,7 @@
 """The same report inside Jupyter: click, drag, and read from Python what is on the screen, or set it.
 
 `build_report` shows an `Evaluation`, or the folder of a run, as a widget. It is the page of `report.page`, drawn by the
-same front end, and joined to Python: `threshold`, `costs`, `calibrated`, `slice`, `cell`, `tab` and `item` are plain values that follow the
+same front end, and joined to Python: `threshold`, `costs`, `calibrated`, `slice`, `by`, `cell`, `tab` and `item` are plain values that follow the
 reader's hand and can be set from a cell. `counts`, `metrics` and `examples` say what those choices show. Where no kernel
 runs (the documentation, nbviewer, a mailed notebook) the output holds a static twin of itself, and `save_html` writes
 it to a file.
@@ -81,11 +81,14 @@ class Report(PageWidget):
     costs = traitlets.List(traitlets.Float(min=0.), minlen=2, maxlen=2, default_value=[1., 1.]).tag(sync=True) # of one missed item of the second label, of one false alarm
     calibrated = traitlets.Bool(False).tag(sync=True) # show calibration after temperature scaling
     slice = traitlets.Unicode('').tag(sync=True) # such as 'type=mono'; '' for all items
+    by = traitlets.Unicode('').tag(sync=True) # which slices are listed: of all columns (''), of one, of two crossed ('type and line'), or 'all pairs'
     cell = traitlets.List(traitlets.Unicode()).tag(sync=True) # [truth, prediction], or empty
 
-    def _known(self, name): return dict(slice=self.payload['slices'], cell=self.payload['labels'])[name] if name in ('slice', 'cell') else super()._known(name)
+    def _known(self, name):
+        own = dict(slice=self.payload['slices'], by=[*(group for group, _ in self.payload['slice_groups']), 'all pairs'], cell=self.payload['labels'])
+        return own[name] if name in own else super()._known(name)
 
-    @traitlets.validate('slice', 'cell')
+    @traitlets.validate('slice', 'by', 'cell')
     def _check_choice(self, proposal):
         name, value = proposal['trait'].name, self._check(proposal['trait'].name, proposal['value'])
         if name == 'cell' and len(value) not in (0, 2): raise InputError(expected('`cell`', 'a true and a predicted label, or empty', value))
@@ -98,14 +101,14 @@ def _counts(self) -> dict: # threshold, tp, fp, fn, tn; empty if there are not t
     return dict(min(rows, key=lambda row: round(abs(row['threshold'] - self.threshold), 9))) if rows else {}
 
 def _metrics(self) -> pd.DataFrame: # rows of `METRIC_COLUMNS`
-    "The numbers of the chosen slice."
-    rows = [row for row in self.payload['metrics'] if row['slice'] == self.slice]
+    "The numbers of the chosen slice; of crossed columns with intervals for all crossings at once."
+    rows = [row for row in [*self.payload['metrics'], *self.payload['curves'].get('crossed', [])] if row['slice'] == self.slice]
     return pd.DataFrame(rows, columns=list(self.payload['metrics'][0]) if self.payload['metrics'] else None)
 
 def _examples(self) -> pd.DataFrame: # id, target, prediction, score, loss and the slice columns
     "The items of the open cell and the chosen slice that this report holds, the worst first."
-    column, _, value = self.slice.partition('=')
-    rows = [e for e in self.payload['examples'] if (not self.cell or [e['target'], e['prediction']] == self.cell) and (not column or e['slices'].get(column) == value)]
+    wanted = self.payload['slice_of'].get(self.slice, {}).items()
+    rows = [e for e in self.payload['examples'] if (not self.cell or [e['target'], e['prediction']] == self.cell) and wanted <= e['slices'].items()]
     plain = ['id', 'target', 'prediction', 'score', 'loss']
     return pd.DataFrame([{k: e[k] for k in plain} | e['slices'] for e in rows], columns=None if rows else plain)
 
@@ -157,6 +160,4 @@ def build_report(source, # an evaluation, the folder of a run, or several runs t
     options = dict(thumbnail=thumbnail, max_images=max_images)
     if isinstance(source, (list, tuple, dict)): return compare_runs(source, **options)
     if isinstance(source, Evaluation): return Report(build_payload(source, **options))
-    path = Path(source)/'evaluation.json' if Path(source).is_dir() else Path(source)
-    if not path.is_file(): raise InputError(expected(f'`{source}`', 'the folder of a finished run', 'no `evaluation.json` there', 'Run it to the end first, or give the right folder.'))
-    return Report(build_payload(Evaluation.load(path), **options))
+    return Report(build_payload(Evaluation.load(source), **options))

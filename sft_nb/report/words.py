@@ -70,21 +70,27 @@ def headline_metric(evaluation: Evaluation) -> str: # '' if there is no number o
     return next((m for m in asked if m in overall), '')
 
 def _weakest_slice(evaluation, metric) -> list:
-    "The slice that is most surely worse than the rest; if none is worse, nothing."
-    found = evaluation.curves.get('slices')
-    rows = [] if found is None else [r for r in found.to_dict('records') if r['metric'] == metric and r['gap_low'] <= r['gap_high']]
-    lower, out = describe_metric(metric)['better'] == 'lower', []
-    surely = lambda r: r['gap_low'] if lower else -r['gap_high'] # worse by at least this much
-    worst = max(rows, key=surely, default=None)
-    if worst and (worst['gap'] > 0 if lower else worst['gap'] < 0):
-        text, gap = format_metrics(pd.DataFrame([worst, {**worst, 'value': worst['gap'], 'low': worst['gap_low'], 'high': worst['gap_high']}]))['value [interval]']
-        shown = surely(worst) > 0 and worst['p_value'] < 1 - worst['confidence_level']
-        out.append(dict(tab='slices', text=f"Weakest slice: {worst['slice']}, {describe_metric(metric)['title']} {text} on {worst['n']:,} items. Its gap to the rest is {gap}, "
-                        + (f"p = {worst['p_value']:.2g} after correction." if shown else 'which the items do not show to be more than chance.')))
+    "The slice that is most surely worse than the rest, if any is worse; the same of crossed columns, if it is shown; and what a search found besides."
+    found = [_worst_of(evaluation.curves.get(name), metric) for name in ('slices', 'crossed')]
+    out = [_say_worst(what, *worst) for what, worst in zip(('slice', 'crossing'), found) if worst and (what == 'slice' or worst[1])]
+    said = set(found[1][0]['slice'].split(' and ')) if found[1] and found[1][1] else None
     weak = evaluation.curves.get('weak_slices')
     for r in [] if weak is None else weak.head(2).to_dict('records'):
+        if set(r['slice'].split(' and ')) == said: continue
         out.append(dict(tab='slices', text=f"A weak corner was found and confirmed: {r['slice']}, {describe_metric(r['metric'])['title']} {r['value']:.3f} on {r['n']:,} items against {r['rest']:.3f} elsewhere."))
     return out
+
+def _worst_of(table, metric) -> tuple|None: # the row, and whether it is shown to be worse than the rest
+    lower = describe_metric(metric)['better'] == 'lower'
+    surely = lambda r: r['gap_low'] if lower else -r['gap_high'] # worse by at least this much
+    worst = max([] if table is None else [r for r in table.to_dict('records') if r['metric'] == metric and r['gap_low'] <= r['gap_high']], key=surely, default=None)
+    if worst is None or (worst['gap'] <= 0 if lower else worst['gap'] >= 0): return None
+    return worst, surely(worst) > 0 and worst['p_value'] < 1 - worst['confidence_level']
+
+def _say_worst(what, worst, shown) -> dict:
+    text, gap = format_metrics(pd.DataFrame([worst, {**worst, 'value': worst['gap'], 'low': worst['gap_low'], 'high': worst['gap_high']}]))['value [interval]']
+    why = f"p = {worst['p_value']:.2g} after correction." if shown else 'which the items do not show to be more than chance.'
+    return dict(tab='slices', text=f"Weakest {what}: {worst['slice']}, {describe_metric(worst['metric'])['title']} {text} on {worst['n']:,} items. Its gap to the rest is {gap}, {why}")
 
 def is_shown(row: dict, # of `COMPARISON_COLUMNS`
              ) -> bool:

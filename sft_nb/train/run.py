@@ -62,8 +62,7 @@ class Run:
     def lock(self) -> dict: return json.loads((self/'lock.json').read_text(encoding='utf-8'))
     @property
     def evaluation(self) -> Evaluation:
-        if not (self/'evaluation.json').is_file(): raise InputError(expected(f'`{self.folder}`', 'the folder of a finished run', 'one without `evaluation.json`', 'Run it first: sft-nb run CONFIG.'))
-        return Evaluation.load(self/'evaluation.json')
+        return Evaluation.load(self.folder)
 
     def predictions(self, split: str, model: str = '') -> Predictions:
         "Of a `split`, `valid` or `test`; by the linear probe if `model` is 'probe'."

@@ -16,9 +16,10 @@ const named = label => label ? user(label) : h('i', {}, 'no label');
 const small = (view, extra) => h('li', { class: view.decision || null, 'data-id': view.id }, seen(view), h('b', {}, named(view.label)),
   h('small', {}, user(view.id), extra && ` · ${extra}`, view.decision && ` · ${view.decision}`));
 
+const hasSuggestion = card => card.suggestion || (card.several && typeof card.p_suggestion === 'number'); // of several labels, none is one
 function said(card) { // what the model gives to its own label, and to the present one
-  if (!card.suggestion) return null;
-  const bar = (label, p) => typeof p === 'number' && h('div', { class: 'bar' }, user(label), h('b', {}, percent(p)), h('i', { vars: { '--share': p } }));
+  if (!hasSuggestion(card)) return null;
+  const bar = (label, p) => typeof p === 'number' && h('div', { class: 'bar' }, user(label || 'no label'), h('b', {}, percent(p)), h('i', { vars: { '--share': p } }));
   const own = card.suggestion !== card.given && bar(card.given, card.p_label);
   return h('div', { class: 'said' }, h('h3', {}, 'The model says'), bar(card.suggestion, card.p_suggestion), own);
 }
@@ -41,10 +42,11 @@ function body(card) {
 
 // ---------------------------------------------------------------- the desk
 
+const setOf = text => new Set(text.split(';').map(l => l.trim()).filter(Boolean));
 const WORDS = { k: 'keep', d: 'drop', s: 'skip' }, SIGNS = { Enter: '↵', ArrowLeft: '←', ArrowRight: '→' }, MOST = 40;
 
 function render({ model, el }) {
-  let chosen = new Set(), picking = false, filter = '', shownId = null, timer = null;
+  let chosen = new Set(), touched = false, picking = false, filter = '', shownId = null, timer = null;
   const name = model.get('can_keep') ? 'Clean labels' : 'Label items';
   const root = h('section', { class: 'sft-report sft-clean', tabindex: 0, 'aria-label': name, onfocusin: keepKeys, onkeydown: press });
   const stop = followTheme(root);
@@ -63,12 +65,13 @@ function render({ model, el }) {
   function give(label) { // a label by its key, button or list
     if (!model.get('card').several) return send('relabel', { label });
     chosen.has(label) ? chosen.delete(label) : chosen.add(label);
+    touched = true;
     draw();
   }
-  function accept() { // several labels are put together first; else the suggestion
-    const { suggestion } = model.get('card');
-    const label = chosen.size ? [...chosen].join(';') : suggestion;
-    if (label) send('relabel', { label });
+  function accept() { // several labels are put on and taken off first; else the suggestion
+    const card = model.get('card');
+    if (touched) send('relabel', { label: [...chosen].join(';') });
+    else if (hasSuggestion(card)) send('relabel', { label: card.suggestion });
   }
   function pick(open) {
     picking = open && Boolean(model.get('card').id);
@@ -92,6 +95,7 @@ function render({ model, el }) {
     if (WORDS[letter] && (letter !== 'k' || model.get('can_keep'))) return stay(), send(WORDS[letter]);
     if (e.key === 'Enter') return stay(), accept();
     if (letter === 'r' && labels.length > 9) return stay(), pick(true);
+    if (e.key === '0' && card.several) return stay(), send('relabel', { label: '' });
     if (/^[1-9]$/.test(e.key) && labels[e.key - 1] !== undefined) return stay(), give(labels[e.key - 1]);
   }
 
@@ -100,7 +104,7 @@ function render({ model, el }) {
     onclick: e => { act(); if (e.detail) root.focus({ preventScroll: true }); } }, h('span', {}, text), key && h('kbd', {}, SIGNS[key] || key));
 
   const labelButton = (label, key, card) => button(user(label), key, () => give(label),
-    { title: label, class: label === card.suggestion ? 'act likely' : 'act', 'aria-pressed': card.several ? String(chosen.has(label)) : null });
+    { title: label, class: (card.several ? setOf(card.suggestion).has(label) : label === card.suggestion) ? 'act likely' : 'act', 'aria-pressed': card.several ? String(chosen.has(label)) : null });
 
   function list(card, labels) { // all labels, filtered while one types
     const found = h('ul'), note = h('p', { class: 'note', role: 'status' });
@@ -118,15 +122,16 @@ function render({ model, el }) {
   function controls(card) {
     const labels = model.get('labels'), joined = [...chosen].join(';');
     const act = (text, key, f, more) => button(text, key, f, { 'data-act': text.toLowerCase(), ...more });
-    const accepted = joined ? ['Give ', user(joined)] : 'Accept';
+    const accepted = touched ? ['Give ', named(joined)] : 'Accept';
     return [
       card.id && h('div', { class: 'acts labels', role: 'group', 'aria-label': 'Labels' },
         labels.slice(0, 9).map((l, i) => labelButton(l, String(i + 1), card)),
+        card.several && button('None of them', '0', () => send('relabel', { label: '' })),
         labels.length > 9 && button(`All ${count(labels.length)} labels`, 'r', () => pick(!picking), { 'aria-expanded': String(picking) })),
       card.id && picking && list(card, labels),
       h('div', { class: 'acts', role: 'group', 'aria-label': 'Decisions' },
         card.id && [
-          (card.suggestion || joined) && button(accepted, 'Enter', accept, { class: 'act likely', 'data-act': 'accept' }),
+          (hasSuggestion(card) || touched) && button(accepted, 'Enter', accept, { class: 'act likely', 'data-act': 'accept' }),
           model.get('can_keep') && act('Keep', 'k', () => send('keep')), act('Drop', 'd', () => send('drop')), act('Skip', 's', () => send('skip'))],
         act('Undo', 'u', () => send('undo')), act('Back', 'ArrowLeft', () => send('look', { step: -1 }), { disabled: card.place === 0 }),
         act('Forward', 'ArrowRight', () => send('look', { step: 1 }), { disabled: !card.id })),
@@ -135,7 +140,10 @@ function render({ model, el }) {
 
   function draw() {
     const card = model.get('card'), active = document.activeElement, inside = root.contains(active) && active !== root;
-    if (card.id !== shownId) { chosen = new Set(); picking = false; shownId = card.id; }
+    if (card.id !== shownId) { // of several labels, those that it has are on
+      chosen = new Set(card.several ? [...setOf(card.label)].filter(l => model.get('labels').includes(l)) : []);
+      touched = picking = false; shownId = card.id;
+    }
     const same = inside && (active.tagName === 'INPUT' ? '.pick input' : active.dataset.act && `[data-act=${active.dataset.act}]:enabled`);
     status.textContent = `${model.get('progress')}.`;
     queue.textContent = model.get('about');

@@ -44,18 +44,23 @@ function wilson(k, n, z) { // Wilson's interval for a share, as `wilson_interval
   return { value: p, low: Math.max(0, (centre - half) / d), high: Math.min(1, (centre + half) / d), n };
 }
 
-// What a threshold does, from its four counts. Shares have Wilson's interval. The mean of two independent shares
-// has Newcombe's (MOVER, 1998). F1 is a monotone function of tp / (tp + fp + fn), so the ends of that interval carry over.
-export function ratesAt({ tp, fp, fn, tn }, z) {
-  const recall = wilson(tp, tp + fn, z), specificity = wilson(tn, tn + fp, z), overlap = wilson(tp, tp + fp + fn, z);
-  const spread = (a, b) => Math.hypot(a.value - a[b], specificity.value - specificity[b]) / 2;
+// Of k in n, where groups leave only so many independent items; undefined where there are no groups.
+const shareOf = (k, n, worth, z) => worth === undefined ? wilson(k, n, z) : known(worth) && n ? { ...wilson(k / n * worth, worth, z), n } : { value: n ? k / n : null, low: null, high: null, n };
+// The distance of a sum's limit from the sum (MOVER, Newcombe 1998; with the correlation r of its parts in groups).
+const together = (a, b, r = 0) => Math.sqrt(Math.max(0, a * a + b * b + 2 * (r || 0) * a * b));
+
+// What a threshold does, from its four counts. Shares have Wilson's interval, and the mean of two the one that `together` makes.
+// F1 is a monotone function of tp / (tp + fp + fn), so the ends of that interval carry over.
+export function ratesAt(row, z) {
+  const { tp, fp, fn, tn } = row, recall = shareOf(tp, tp + fn, row.n_recall, z), specificity = shareOf(tn, tn + fp, row.n_specificity, z), overlap = shareOf(tp, tp + fp + fn, row.n_overlap, z);
+  const spread = (a, b) => known(a[b]) && known(specificity[b]) ? together(a.value - a[b], specificity.value - specificity[b], row.r_balanced) / 2 : NaN;
   const middle = known(recall.value) && known(specificity.value) ? (recall.value + specificity.value) / 2 : null;
   const f1 = v => known(v) ? 2 * v / (1 + v) : null;
   return {
-    accuracy: wilson(tp + tn, tp + fp + fn + tn, z),
+    accuracy: shareOf(tp + tn, tp + fp + fn + tn, row.n_accuracy, z),
     balanced_accuracy: middle === null ? { value: null, low: null, high: null, n: recall.n + specificity.n }
       : { value: middle, low: middle - spread(recall, 'low'), high: middle + spread(recall, 'high'), n: recall.n + specificity.n },
-    recall, specificity, precision: wilson(tp, tp + fp, z),
+    recall, specificity, precision: shareOf(tp, tp + fp, row.n_precision, z),
     f1: { value: f1(overlap.value), low: f1(overlap.low), high: f1(overlap.high), n: overlap.n },
   };
 }
@@ -126,7 +131,7 @@ function lineChart(width, { x, y, series, marks = [], points = [], height = 260,
     marks.map(mark => [s('line', { class: `mark ${mark.tone || ''}`, x1: sx(mark.x), x2: sx(mark.x), y1: m.top - 4, y2: m.top + H }),
       mark.label && s('text', { class: 'marked', x: sx(mark.x) + (mark.side === 'left' ? -5 : 5), y: m.top + 8, 'text-anchor': mark.side === 'left' ? 'end' : 'start' }, mark.label)]),
     series.map(line => [
-      line.band && s('path', { class: `band ${line.tone}`, d: path(line.band.map(b => [b[0], b[2]])) + path([...line.band].reverse().map(b => [b[0], b[1]])).replace('M', 'L') + 'Z' }),
+      line.band && line.band.length > 0 && s('path', { class: `band ${line.tone}`, d: path(line.band.map(b => [b[0], b[2]])) + path([...line.band].reverse().map(b => [b[0], b[1]])).replace('M', 'L') + 'Z' }),
       (line.errors || []).map(e => s('line', { class: `error ${line.tone}`, x1: sx(e[0]), x2: sx(e[0]), y1: sy(e[1]), y2: sy(e[2]) })),
       s('path', { class: `line ${line.tone} ${line.dash ? 'dash' : ''}`, d: path(line.points.filter(p => known(p[0]) && known(p[1]))) }),
       line.dots && line.points.filter(p => known(p[1])).map(p => s('circle', { class: `dot ${line.tone}`, cx: sx(p[0]), cy: sy(p[1]), r: 4 }, s('title', {}, `${line.name || ''} ${xf(p[0])}: ${short(p[1])}`)))]),
@@ -204,16 +209,14 @@ function chooser(ctx, label, options, value, choose, attributes = {}) {
 
 function sliceChooser(ctx) {
   if (!ctx.data.slices.length) return null;
-  const node = chooser(ctx, 'Slice', [['', 'all items'], ...ctx.data.slices.map(v => [v, v.replace('=', ' = ')])], ctx.get('slice'), v => ctx.set('slice', v), { class: 'slice' });
+  const node = chooser(ctx, 'Slice', [['', 'all items'], ...ctx.data.slices.map(v => [v, sliceTitle(ctx, v)])], ctx.get('slice'), v => ctx.set('slice', v), { class: 'slice' });
   ctx.on('slice', () => { node.select.value = ctx.get('slice'); });
   return node;
 }
 
-const inSlice = (item, name) => {
-  if (!name) return true;
-  const cut = name.indexOf('=');
-  return String(item.slices[name.slice(0, cut)]) === name.slice(cut + 1);
-};
+const partsOf = (ctx, name) => Object.entries(ctx.data.slice_of[name] || {}); // of a slice: its columns and their values
+const sliceTitle = (ctx, name) => partsOf(ctx, name).map(([c, v]) => `${c} = ${v}`).join(' and ');
+const inSlice = (ctx, item) => partsOf(ctx, ctx.get('slice')).every(([c, v]) => item.slices[c] === v);
 const isRight = item => item.target === item.prediction;
 
 function picture(ctx, item, big = false) {
@@ -342,7 +345,7 @@ function drawMetrics(ctx) {
   const labelled = [...new Set(data.metrics.filter(r => r.label).map(r => r.metric))];
   let chosen = labelled.includes('recall') ? 'recall' : labelled[0], all = false;
   const draw = () => {
-    const rows = data.metrics.filter(r => r.slice === ctx.get('slice'));
+    const rows = [...data.metrics, ...(data.curves.crossed || [])].filter(r => r.slice === ctx.get('slice'));
     const overall = rows.filter(r => !r.label).map(r => ({ ...r, name: titleOf(ctx, r.metric), sub: data.about[r.metric]?.about, how: how(r), key: r.metric }));
     const most = r => data.about[r.metric]?.bounds?.[1] ?? 1;
     const high = overall.filter(r => !lowerIsBetter(ctx, r.metric)), low = overall.filter(r => lowerIsBetter(ctx, r.metric));
@@ -416,8 +419,11 @@ function drawConfusion(ctx) {
       list.length > 0 && h('div', {}, h('h3', {}, 'Most frequent mistakes'), h('ol', { class: 'pairs' }, list))), below];
 }
 
+const bandOf = (rows, x) => rows.filter(p => known(p.low)).map(p => [p[x], p.low, p.high]);
+
 function drawThreshold(ctx) {
   const { data } = ctx, positive = data.labels[1], valid = data.curves.threshold_valid;
+  const grouped = data.curves.threshold[0].n_recall !== undefined, band = `with ${percent(data.level)} band${grouped ? ' over groups' : ''}`;
   let split = 'test';
   const curve = () => split === 'valid' ? valid : data.curves.threshold;
   const nearest = t => curve().reduce((best, row) => Math.abs(row.threshold - t) < Math.abs(best.threshold - t) - 1e-9 ? row : best);
@@ -431,8 +437,8 @@ function drawThreshold(ctx) {
   const price = h('p', { class: 'price', role: 'status' }), cheapest = h('span');
   const costOf = row => { const n = row.tp + row.fn + row.fp + row.tn, [a, b] = ctx.get('costs'); return (a * row.fn + b * row.fp) / n; };
   const costAt = row => { // MOVER over the Wilson intervals of two shares; per 1,000 items
-    const n = row.tp + row.fn + row.fp + row.tn, [a, b] = ctx.get('costs'), miss = wilson(row.fn, n, data.z), alarm = wilson(row.fp, n, data.z), value = 1000 * costOf(row);
-    const reach = end => 1000 * Math.hypot(a * (miss[end] - miss.value), b * (alarm[end] - alarm.value));
+    const n = row.tp + row.fn + row.fp + row.tn, [a, b] = ctx.get('costs'), miss = shareOf(row.fn, n, row.n_missed, data.z), alarm = shareOf(row.fp, n, row.n_alarms, data.z), value = 1000 * costOf(row);
+    const reach = end => known(miss[end]) && known(alarm[end]) ? 1000 * together(a * (miss[end] - miss.value), b * (alarm[end] - alarm.value), row.r_costs) : NaN;
     return { value, low: Math.max(0, value - reach('low')), high: value + reach('high'), n };
   };
   const set = (value, text) => h('button', { type: 'button', class: 'small', onclick: () => ctx.set('threshold', value) }, text);
@@ -441,20 +447,21 @@ function drawThreshold(ctx) {
   const about = { recall: `of the truly ${positive}, the share called so`, precision: `of those called ${positive}, the share that is`, specificity: 'of all others, the share left alone', balanced_accuracy: 'mean of recall and specificity', accuracy: 'share of items called right', f1: 'harmonic mean of precision and recall' };
   const lines = figure(ctx, 'What each threshold does', width => {
     const rates = curve().map(row => [row.threshold, ratesAt(row, data.z)]), t = nearest(ctx.get('threshold')).threshold;
-    return lineChart(width, { height: 340, x: { domain: [0, 1], label: 'threshold' }, y: { domain: [0, 1], label: `share of the ${split} split` }, label: 'Recall, precision, specificity and balanced accuracy against the threshold; the numbers are in the table.',
-      marks: [{ x: t, label: fixed(t, 2), side: t > .8 ? 'left' : 'right' }], series: names.map(([name, tone]) => ({ name: titleFor(name), tone, points: rates.map(([x, r]) => [x, r[name].value]) })) });
+    return lineChart(width, { height: 340, x: { domain: [0, 1], label: 'threshold' }, y: { domain: [0, 1], label: `share of the ${split} split, ${band}` }, label: 'Recall, precision, specificity and balanced accuracy against the threshold; the numbers are in the table.',
+      marks: [{ x: t, label: fixed(t, 2), side: t > .8 ? 'left' : 'right' }], series: names.map(([name, tone]) => ({ name: titleFor(name), tone, points: rates.map(([x, r]) => [x, r[name].value]),
+        band: name === 'balanced_accuracy' ? null : rates.filter(([, r]) => known(r[name].low)).map(([x, r]) => [x, r[name].low, r[name].high]) })) });
   });
   const small = (name, draw) => figure(ctx, name, draw);
   const roc = data.curves.roc && small('ROC', width => {
     const r = ratesAt(nearest(ctx.get('threshold')), data.z);
-    return lineChart(width, { height: 250, x: { domain: [0, 1], label: 'false positive rate' }, y: { domain: [0, 1], label: 'recall' }, label: 'Receiver operating characteristic',
-      series: [{ tone: 'faint', dash: true, points: [[0, 0], [1, 1]] }, { tone: 'blue', points: data.curves.roc.map(p => [p.fpr, p.tpr]) }],
+    return lineChart(width, { height: 250, x: { domain: [0, 1], label: 'false positive rate' }, y: { domain: [0, 1], label: `recall, ${band}` }, label: 'Receiver operating characteristic',
+      series: [{ tone: 'faint', dash: true, points: [[0, 0], [1, 1]] }, { tone: 'blue', points: data.curves.roc.map(p => [p.fpr, p.tpr]), band: bandOf(data.curves.roc, 'fpr') }],
       points: [{ x: known(r.specificity.value) ? 1 - r.specificity.value : null, y: r.recall.value, label: `at ${fixed(ctx.get('threshold'), 2)}`, drop: 18 }] });
   });
   const pr = data.curves.pr && small('Precision and recall', width => {
     const r = ratesAt(nearest(ctx.get('threshold')), data.z), rate = curve()[0], share = (rate.tp + rate.fn) / (rate.tp + rate.fn + rate.fp + rate.tn);
-    return lineChart(width, { height: 250, x: { domain: [0, 1], label: 'recall' }, y: { domain: [0, 1], label: 'precision' }, label: 'Precision against recall',
-      series: [{ tone: 'faint', dash: true, points: [[0, share], [1, share]] }, { tone: 'blue', points: data.curves.pr.map(p => [p.recall, p.precision]) }],
+    return lineChart(width, { height: 250, x: { domain: [0, 1], label: 'recall' }, y: { domain: [0, 1], label: `precision, ${band}` }, label: 'Precision against recall',
+      series: [{ tone: 'faint', dash: true, points: [[0, share], [1, share]] }, { tone: 'blue', points: data.curves.pr.map(p => [p.recall, p.precision]), band: bandOf(data.curves.pr, 'recall') }],
       points: [{ x: r.recall.value, y: r.precision.value, label: `at ${fixed(ctx.get('threshold'), 2)}`, side: r.recall.value > .5 ? 'left' : 'right', drop: 20 }] });
   });
   const draw = () => {
@@ -474,14 +481,13 @@ function drawThreshold(ctx) {
   };
   ctx.on('threshold', draw);
   ctx.on('costs', draw);
-  const clustered = data.metrics.some(r => /cluster|group/i.test(r.method || ''));
   return [lead('An item is called ', user(positive), ' when its probability is at least the threshold. ', valid ? 'Choose on the valid split, then read the test split: choosing on test flatters the result.' : 'Choosing it here means choosing on the test split, which flatters the result.'),
     h('div', { class: 'control' }, h('label', { class: 'slide' }, h('span', {}, 'Threshold ', output), slider),
       h('div', { class: 'row' }, set(.5, 'reset to 0.50'), known(chosen) && set(chosen, `best balanced accuracy on valid: ${fixed(chosen, 2)}`),
         valid && chooser(ctx, 'Counts of', [['test', 'test split'], ['valid', 'valid split']], split, v => { split = v; draw(); }, { class: 'split' }))),
     h('div', { class: 'control' }, h('div', { class: 'row' }, h('label', { class: 'chooser' }, `One missed ${positive} costs`, costs[0]), h('label', { class: 'chooser' }, 'one false alarm costs', costs[1]), cheapest), price),
     h('div', { class: 'two' }, h('div', {}, four, numbers), h('div', {}, lines)),
-    h('p', { class: 'note' }, `${percent(data.level)} intervals: Wilson for shares, Newcombe for balanced accuracy, Wilson through tp / (tp + fp + fn) for F1, Newcombe for costs.${clustered ? ' They take items as independent; the metrics tab respects groups and is the one to quote.' : ''}`),
+    h('p', { class: 'note' }, `${percent(data.level)} intervals: Wilson for shares, Newcombe for balanced accuracy, Wilson through tp / (tp + fp + fn) for F1, Newcombe for costs.${grouped ? ' Groups are kept together: each interval is that of as many independent items as they are worth.' : ''} Bands are of each threshold by itself.`),
     (roc || pr) && h('div', { class: 'two' }, roc, pr)];
 }
 const titleFor = name => ({ f1: 'F1' }[name] || name.replaceAll('_', ' ').replace(/^./, c => c.toUpperCase()));
@@ -498,7 +504,7 @@ function drawErrors(ctx) {
   const order = { loss: (a, b) => (b.loss ?? 0) - (a.loss ?? 0), sure: (a, b) => (b.score ?? 0) - (a.score ?? 0), unsure: (a, b) => (a.score ?? 0) - (b.score ?? 0), id: (a, b) => String(a.id).localeCompare(String(b.id), 'en', { numeric: true }) };
   const draw = () => {
     const pair = pairs[Number(choice.pair)];
-    const items = data.examples.filter(e => inSlice(e, ctx.get('slice')) && (choice.loss === '0' || e.loss > Number(choice.loss)) && (choice.pair === 'all' || (pair ? e.target === pair[0] && e.prediction === pair[1] : !isRight(e)))).sort(order[choice.sort]);
+    const items = data.examples.filter(e => inSlice(ctx, e) && (choice.loss === '0' || e.loss > Number(choice.loss)) && (choice.pair === 'all' || (pair ? e.target === pair[0] && e.prediction === pair[1] : !isRight(e)))).sort(order[choice.sort]);
     holder.replaceChildren(h('p', { class: 'note', role: 'status' }, `${plural(items.length, 'item')}. This report holds ${count(data.examples.length)} of the ${count(data.n)} test items, those with the highest loss${data.confusion.labels ? ' in each cell of the confusion matrix' : ''}.`), gallery(ctx, items, 'No item fits these filters.'));
   };
   ctx.on('slice', draw);
@@ -509,30 +515,38 @@ function drawErrors(ctx) {
 }
 
 function drawSlices(ctx) {
-  const { data } = ctx, rows = data.metrics.filter(r => r.slice && !r.label);
-  const metrics = [...new Set(rows.map(r => r.metric))], columns = [...new Set(rows.map(r => r.slice.split('=')[0]))];
-  let metric = metrics.includes(data.headline) ? data.headline : metrics[0], column = '';
+  const { data } = ctx, crossed = data.curves.crossed || [], ALL = 'all pairs', MOST = 20;
+  const alone = data.metrics.filter(r => r.slice && !r.label), metrics = [...new Set(alone.map(r => r.metric))];
+  const columns = data.slice_groups.map(([name]) => name), isPair = new Map(data.slice_groups.map(([name, list]) => [name, partsOf(ctx, list[0]).length > 1]));
+  const pairs = columns.filter(c => isPair.get(c));
+  let metric = metrics.includes(data.headline) ? data.headline : metrics[0], most = MOST;
   const holder = h('div'), picked = h('div', { class: 'opened' });
   const draw = () => {
+    const by = ctx.get('by'), inPairs = by === ALL || isPair.get(by), listed = new Set(data.slice_groups.filter(([name]) => by ? by === name || (by === ALL && isPair.get(name)) : !isPair.get(name)).flatMap(([, list]) => list));
     const whole = data.metrics.find(r => r.metric === metric && !r.label && !r.slice), down = lowerIsBetter(ctx, metric);
-    const gaps = new Map((data.curves.slices || []).filter(r => r.metric === metric && known(r.gap_low)).map(r => [r.slice, r]));
+    const tested = (inPairs ? crossed : data.curves.slices || []).filter(r => r.metric === metric), gaps = new Map(tested.filter(r => known(r.gap_low)).map(r => [r.slice, r]));
     const surely = r => { const g = gaps.get(r.slice); return g ? (down ? g.gap_low : -g.gap_high) : -Infinity; }; // worse than the rest by at least this much
-    const part = rows.filter(r => r.metric === metric && (!column || r.slice.split('=')[0] === column)).sort((a, b) => surely(b) - surely(a) || (down ? b.value - a.value : a.value - b.value));
-    const list = part.map(r => {
+    const part = (inPairs ? crossed : alone).filter(r => r.metric === metric && listed.has(r.slice)).sort((a, b) => surely(b) - surely(a) || (down ? b.value - a.value : a.value - b.value));
+    const list = part.slice(0, most).map(r => {
       const g = gaps.get(r.slice), bad = g && surely(r) > 0 && g.p_value < 1 - g.confidence_level, d = g && { value: g.gap, low: g.gap_low, high: g.gap_high };
       return { ...r, key: r.slice, tone: bad ? 'bad' : 'model', how: how(r), sub: g ? `${fixed(g.gap, digitsOf(d), true)} ${interval(d, true)} against the rest${known(g.p_value) ? `, p ${g.p_value < .001 ? '< 0.001' : `= ${fixed(g.p_value, 3)}`}` : ''}${bad ? ': worse' : ''}` : null,
-        name: h('button', { type: 'button', class: 'link', 'aria-pressed': String(ctx.get('slice') === r.slice), onclick: () => ctx.set('slice', ctx.get('slice') === r.slice ? '' : r.slice) }, user(r.slice.replace('=', ' = '))) };
+        name: h('button', { type: 'button', class: 'link', 'aria-pressed': String(ctx.get('slice') === r.slice), onclick: () => ctx.set('slice', ctx.get('slice') === r.slice ? '' : r.slice) }, user(sliceTitle(ctx, r.slice))) };
     });
     if (whole) list.push({ ...whole, key: '', tone: 'other', plain: true, name: 'all items', how: how(whole) });
-    holder.replaceChildren(forest(list, { domain: niceDomain(list.flatMap(r => [r.low, r.high, r.value])), guide: whole?.value, caption: `${titleOf(ctx, metric)}, those first that are most surely worse than the rest. ${down ? 'Lower is better ↓' : 'Higher is better ↑'}` }));
-    const name = ctx.get('slice'), mistakes = data.examples.filter(e => !isRight(e) && inSlice(e, name));
-    picked.replaceChildren(...(name ? [h('h3', {}, 'Mistakes in ', user(name.replace('=', ' = '))), gallery(ctx, mistakes, 'None of its mistakes are in this report.', 12)] : [h('p', { class: 'note' }, 'Press a slice to see its mistakes.')]));
+    pick.select.value = by;
+    holder.replaceChildren(...[forest(list, { domain: niceDomain(list.flatMap(r => [r.low, r.high, r.value])), guide: whole?.value, caption: `${titleOf(ctx, metric)}, those first that are most surely worse than the rest. ${down ? 'Lower is better ↓' : 'Higher is better ↑'}` }),
+      part.length > most && h('button', { type: 'button', class: 'more', onclick: () => { most = part.length; draw(); } }, `Show all ${count(part.length)} slices`),
+      !part.length && h('p', { class: 'note' }, 'Not computed: where there are many labels, crossings have only means over items, such as accuracy.')].filter(Boolean));
+    const name = ctx.get('slice'), mistakes = data.examples.filter(e => !isRight(e) && inSlice(ctx, e));
+    picked.replaceChildren(...(name ? [h('h3', {}, 'Mistakes in ', user(sliceTitle(ctx, name))), gallery(ctx, mistakes, 'None of its mistakes are in this report.', 12)] : [h('p', { class: 'note' }, 'Press a slice to see its mistakes.')]));
   };
+  const pick = chooser(ctx, 'Columns', [['', 'all columns'], ...columns.filter(c => !isPair.get(c)).map(c => [c, c]), ...(pairs.length ? [[ALL, 'all pairs, crossed']] : []), ...pairs.map(c => [c, partsOf(ctx, data.slice_groups.find(([name]) => name === c)[1][0]).map(([k]) => k).join(' × ')])],
+    ctx.get('by'), v => ctx.set('by', v), { class: 'slice-column' });
+  ctx.on('by', () => { most = MOST; draw(); });
   ctx.on('slice', draw);
-  return [lead('The same metric on parts of the test set. The dashed line is the value on all items.'),
-    h('div', { class: 'row' }, chooser(ctx, 'Metric', metrics.map(m => [m, titleOf(ctx, m)]), metric, v => { metric = v; draw(); }, { class: 'slice-metric' }),
-      columns.length > 1 && chooser(ctx, 'Column', [['', 'all columns'], ...columns.map(c => [c, c])], '', v => { column = v; draw(); }, { class: 'slice-column' })), holder, picked,
-    ...tablesOf(ctx, { fairness: 'Fairness between groups: differences of 0 and ratios of 1 are parity', group_rates: 'How each group fares', weak_slices: 'Weak corners: found on one half of the items, confirmed on the other' })];
+  return [lead('The same metric on parts of the test set. The dashed line is the value on all items. ', pairs.length > 0 && 'Columns by themselves are one family of questions, crossed columns another; each is corrected for the number of its slices.'),
+    h('div', { class: 'row' }, chooser(ctx, 'Metric', metrics.map(m => [m, titleOf(ctx, m)]), metric, v => { metric = v; draw(); }, { class: 'slice-metric' }), columns.length > 1 && pick), holder, picked,
+    ...tablesOf(ctx, { fairness: 'Fairness between groups: differences of 0 and ratios of 1 are parity', group_rates: 'How each group fares', weak_slices: 'Weak corners: found on one half of the items, confirmed on the other', not_crossed: 'Columns that were not crossed, or not wholly' })];
 }
 
 function drawCalibration(ctx) {
@@ -754,9 +768,9 @@ function drawFoot(ctx) {
 
 // ---------------------------------------------------------------- both ways in
 
-let views = 0;
 function render({ model, el }) {
-  const root = h('div', { class: 'sft-report', onfocusin: keepKeys }), view = `sft${++views}-`, stop = followTheme(root);
+  const root = h('div', { class: 'sft-report', onfocusin: keepKeys }), stop = followTheme(root);
+  const view = `sft${Math.random().toString(36).slice(2)}-`; // each output may load this module anew, so that a counter would begin again
   let cleanups = [];
   const clear = () => { cleanups.forEach(f => f()); cleanups = []; };
   const draw = () => {
@@ -779,7 +793,7 @@ function render({ model, el }) {
 
 export function boot(source, host) { // the saved page: the same report on a model without a kernel
   const payload = JSON.parse(source.textContent), wanted = location.hash.slice(1), listeners = {};
-  const state = { payload, tab: payload.tabs.includes(wanted) ? wanted : payload.tabs[0], threshold: .5, costs: [1, 1], calibrated: false, slice: '', cell: [], item: '', metric: payload.headline, pair: (payload.models || []).slice(0, 2), part: 'only_first' };
+  const state = { payload, tab: payload.tabs.includes(wanted) ? wanted : payload.tabs[0], threshold: .5, costs: [1, 1], calibrated: false, slice: '', by: '', cell: [], item: '', metric: payload.headline, pair: (payload.models || []).slice(0, 2), part: 'only_first' };
   const model = {
     get: key => state[key], save_changes() {},
     set(key, value) { state[key] = value; for (const f of [...(listeners[`change:${key}`] || [])]) f(); },
