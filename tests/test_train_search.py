@@ -163,7 +163,7 @@ def test_a_failed_trial_says_why_and_the_search_goes_on(items, tmp_path):
     t = found.trials
     bad, boom = t['model.backbone'] == 'no_such_net', (t['train.lr'] == 1e30) & (t['model.backbone'] == 'test_efficientnet')
     assert bad.any() and boom.any() and list(t.state == 'failed') == list(bad | boom) and found.best['train.lr'] == 1e-4
-    assert t.reason[bad].str.contains('no_such_net').all() and t.reason[boom].str.contains('loss was').all() and (t.reason[~bad & ~boom] == '').all()
+    assert t.reason[bad].str.contains('no_such_net').all() and t.reason[boom].str.contains('diverged').all() and (t.reason[~bad & ~boom] == '').all()
     assert np.isnan(found.scores).sum() == (bad | boom).sum() and found.spent['failed'] == (bad | boom).sum()
     assert any(line.startswith('Trial') and 'failed: ' in line for line in found.study.said)
 
@@ -186,6 +186,11 @@ def test_a_study_belongs_to_one_question(items, tmp_path):
     with pytest.raises(InputError, match='another metric'): search(items, tmp_path, metric='accuracy')
     with pytest.raises(InputError, match='another items'): search(items.iloc[1:], tmp_path)
     with pytest.raises(InputError, match='exists'): search(items, tmp_path, load_if_exists=False)
+    first = items.id[(items['split'] == 'train') & (items.target == 'fine')].iloc[0]
+    with pytest.raises(InputError, match='another items'): search(items.assign(target=items.target.where(items.id != first, 'wide')), tmp_path)
+    url = f"sqlite:///{tmp_path/'study.db'}"
+    with pytest.raises(InputError, match='another folder'): search(items, tmp_path/'elsewhere', storage=url, study_name=tmp_path.name)
+    with pytest.raises(InputError, match='another study'): search(items, tmp_path, study_name='other')
     assert search(items, tmp_path, n_trials=2).spent['trials'] == 2
 
 

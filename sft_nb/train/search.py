@@ -14,8 +14,8 @@ Docs: https://sft-nb.github.io/sft_nb/train.search.html.md"""
 # %% auto #0
 __all__ = ['SAMPLERS', 'PRUNERS', 'ReportEpochs', 'Search', 'open_search', 'tune', 'rank_options']
 
-# %% ../../nbs/460_train.search.ipynb #054fbf53
-import contextlib, html, shutil, time, typing, warnings
+# %% ../../nbs/460_train.search.ipynb #8f2d30be
+import contextlib, html, shutil, time, typing, uuid, warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from fastai.callback.core import Callback
 from filelock import FileLock, Timeout
 
 from ..config import RunConfig, write_config
-from ..core import InputError, atomic_path, derive_seed, expected, hash_json, raise_problems, suggest_names, track
+from ..core import InputError, atomic_path, derive_seed, expected, hash_json, raise_problems, suggest_names, track, write_text
 from ..data.splits import hash_split
 from .learner import VALID_METRICS
 from .run import open_run, train_run
@@ -72,7 +72,7 @@ class ReportEpochs(Callback):
     def after_epoch(self):
         row = self.record_history.rows[-1]
         if not np.isfinite([row['train_loss'], row['valid_loss'], row[self.metric]]).all():
-            raise FloatingPointError(f"The loss was {row['train_loss']:.3g} in epoch {row['epoch'] + 1}.")
+            raise FloatingPointError(f"Training diverged in epoch {row['epoch'] + 1}: the loss is {row['train_loss']:.3g} on train and {row['valid_loss']:.3g} on valid.")
         with warnings.catch_warnings():
             warnings.simplefilter('ignore') # that this epoch was reported before, by a process that was killed
             self.trial.report(row[self.metric], row['epoch'] + 1)
@@ -197,13 +197,15 @@ def open_search(config: RunConfig, # that the trials vary
     problems += [expected('`items`', f'with a {s} split', 'none') for s in ('train', 'valid') if not (items['split'] == s).any()]
     raise_problems(problems)
     search = Search(folder, config, items, space, metric, seed, sampler, None)
-    about = dict(config=hash_json(write_config(config))[:16], items=hash_split(items), space=space, metric=metric, sampler=sampler, pruner=pruner, seed=seed)
+    about = dict(config=hash_json(write_config(config))[:16], items=hash_json([hash_split(items), items['target'].astype(str).tolist()])[:16], space=space, metric=metric, sampler=sampler, pruner=pruner, seed=seed)
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise InputError(expected(f'the folder `{folder}`', 'writable', e.strerror or str(e), 'Choose another one.')) from None
     with FileLock(folder/'.lock'), _quiet(optuna):
+        if not (folder/'.study').exists(): write_text(folder/'.study', uuid.uuid4().hex)
+        about['folder'] = (folder/'.study').read_text()
         study = _open_study(optuna, study_name or folder.resolve().name, storage or f"sqlite:///{folder.resolve()/'study.db'}", search.direction, load_if_exists)
         study.pruner = _create_pruner(pruner, config, space)
-        _check_same(study, about)
+        _check_same(study, about, folder)
         given = given_params(config, space)
         if given and not study.get_trials(deepcopy=False): study.enqueue_trial(given, user_attrs=dict(given=True))
     return replace(search, study=study)
@@ -234,9 +236,10 @@ def _create_sqlite(optuna, storage):
     if not storage.startswith('sqlite:///') or path.exists() or not path.parent.is_dir(): return
     with atomic_path(path) as temporary: optuna.storages.RDBStorage(f'sqlite:///{temporary}').engine.dispose()
 
-def _check_same(study, about):
-    "Raise if the study asks another question."
+def _check_same(study, about, folder):
+    "Raise if the study asks another question, or if the folder has the runs of another study."
     before = study.user_attrs.get('about')
+    if before is None and (folder/'trials').exists(): raise InputError(expected(f'the folder `{folder}`', 'new', f'that of another study than `{study.study_name}`', 'Choose another folder.'))
     if before is None: study.set_user_attr('about', about)
     elif differs := [k for k in about if before.get(k) != about[k]]:
         raise InputError(expected(f'the study `{study.study_name}`', 'one of the same search', 'one with another ' + ', '.join(differs), 'Choose another folder or study_name, or delete the old one.'))
@@ -294,7 +297,7 @@ def _say_trial(search, number) -> str:
     t = search.trials.set_index('number', drop=False).loc[number]
     is_best = t.state == 'complete' and search.best.number == number
     end = f': {t.reason}' if t.reason else f' {search.metric} {t.value:.4f}' + ' (best so far)' * bool(is_best)
-    return f'Trial {number} {t.state}{end}, {t.seconds:.1f} s: {_params_text(t, search.space)}' 
+    return f'Trial {number} {t.state}{end}, {t.seconds:.1f} s: {_params_text(t, search.space)}'
 
 # %% ../../nbs/460_train.search.ipynb #460c93b3
 def tune(config: RunConfig, # that the trials vary
