@@ -94,7 +94,8 @@ class Lab:
         nbformat.write(notebook, self.home/f'{name}.ipynb')
         page, wrong = browser.new_page(viewport=dict(width=width, height=height)), []
         page.on('pageerror', lambda e: wrong.append(str(e)))
-        place, ready = dict(lab=(f'lab/workspaces/{name}/tree/', 'text=/\\| Idle/'), notebook=('notebooks/', '.jp-Notebook-ExecutionIndicator[data-status=idle]'), voila=('voila/render/', '.widget-subarea, .jp-OutputArea-output'))[app]
+        # Notebook 7 says that it is idle before it has a kernel, and then what the kernel does, which fades when that is ready.
+        place, ready = dict(lab=(f'lab/workspaces/{name}/tree/', 'text=/\\| Idle/'), notebook=('notebooks/', '.jp-NotebookKernelStatus-fade:not(.jp-NotebookKernelStatus-info)'), voila=('voila/render/', '.widget-subarea, .jp-OutputArea-output'))[app]
         page.goto(f'http://127.0.0.1:{self.port}/{place}{name}.ipynb?token=t')
         page.wait_for_selector(ready, timeout=90_000)
         if app == 'lab' and width < 600: page.keyboard.press('Control+b') # the list of files leaves no room
