@@ -30,7 +30,8 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
            'describe_targets', 'make_item_predictions', 'Checkpoint', 'create_learner', 'keep_pages', 'cross_predict',
            'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run', 'open_run', 'predict_files',
            'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr', 'fine_tune',
-           'gradual_unfreeze']
+           'gradual_unfreeze', 'add_adapters', 'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha',
+           'interpolate_weights', 'sweep_weights', 'OldTask', 'finish_retain', 'retain_callbacks']
 
 # %% ../nbs/90_all.ipynb #31284fed
 from .assets import fetch_asset, list_assets
@@ -79,6 +80,10 @@ from .train.probe import cross_predict, extract_features, fit_probe, probe_fewer
 from .train.run import Run, open_run, predict_files, train_run
 from .train.stress import predict_corrupted, predict_probe, sample_items
 from .train.schedule import find_lr, fine_tune, gradual_unfreeze
+from .models.lora import add_adapters, load_adapters, merge_adapters
+from .report.tradeoff import TradeoffDisplay
+from .train.interpolate import choose_alpha, interpolate_weights, sweep_weights
+from .train.retain import OldTask, finish_retain, retain_callbacks
 
 # %% ../nbs/90_all.ipynb #5ce82e89
 _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job',
@@ -102,4 +107,5 @@ _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items'
          'save_page', 'build_report', 'compare_runs', 'image_block', 'predict_items', 'create_loss',
          'describe_targets', 'make_item_predictions', 'Checkpoint', 'create_learner', 'keep_pages', 'cross_predict',
          'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run', 'open_run', 'predict_files',
-         'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr', 'fine_tune', 'gradual_unfreeze']
+         'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr', 'fine_tune', 'gradual_unfreeze',
+         'add_adapters', 'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha', 'interpolate_weights', 'sweep_weights', 'OldTask', 'finish_retain', 'retain_callbacks']
