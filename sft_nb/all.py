@@ -33,7 +33,9 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
            'gradual_unfreeze', 'EMA', 'SWA', 'GreedySoup', 'draw_few_shot', 'probe_few_shot', 'weigh_suspects',
            'WatchGap', 'advise_training', 'MixItems', 'SampleItems', 'SharpnessAware', 'WeightItems',
            'regularize_callbacks', 'tune_job', 'expected_best', 'ExpectedBestDisplay', 'ImportanceDisplay',
-           'open_search', 'rank_options', 'tune', 'apply_params', 'default_space', 'read_space']
+           'open_search', 'rank_options', 'tune', 'apply_params', 'default_space', 'read_space', 'add_adapters',
+           'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha', 'interpolate_weights', 'sweep_weights',
+           'OldTask', 'finish_retain', 'retain_callbacks']
 
 # %% ../nbs/90_all.ipynb #31284fed
 from .assets import fetch_asset, list_assets
@@ -91,6 +93,10 @@ from .train.search import open_search, rank_options, tune
 from .train.space import apply_params, default_space, read_space
 from .train.stress import predict_corrupted, predict_probe, sample_items
 from .train.schedule import find_lr, fine_tune, gradual_unfreeze
+from .models.lora import add_adapters, load_adapters, merge_adapters
+from .report.tradeoff import TradeoffDisplay
+from .train.interpolate import choose_alpha, interpolate_weights, sweep_weights
+from .train.retain import OldTask, finish_retain, retain_callbacks
 
 # %% ../nbs/90_all.ipynb #5ce82e89
 _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job',
@@ -119,4 +125,6 @@ _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items'
          'gradual_unfreeze', 'EMA', 'SWA', 'GreedySoup', 'draw_few_shot', 'probe_few_shot', 'weigh_suspects',
          'WatchGap', 'advise_training', 'MixItems', 'SampleItems', 'SharpnessAware', 'WeightItems',
          'regularize_callbacks', 'tune_job', 'expected_best', 'ExpectedBestDisplay', 'ImportanceDisplay',
-         'open_search', 'rank_options', 'tune', 'apply_params', 'default_space', 'read_space']
+         'open_search', 'rank_options', 'tune', 'apply_params', 'default_space', 'read_space', 'add_adapters',
+         'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha', 'interpolate_weights', 'sweep_weights',
+         'OldTask', 'finish_retain', 'retain_callbacks']

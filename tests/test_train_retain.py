@@ -1,5 +1,6 @@
 """Against forgetting: each way is its formula, nothing is lost by a kill, and the choice of α has not seen the test split."""
 import json
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -227,6 +228,19 @@ def test_adapters_begin_with_the_seed():
         return torch.cat([p.detach().flatten() for n, p in model.named_parameters() if 'lora_A' in n]), torch.rand(1)
     (a, after_a), (b, after_b), (c, _) = first(0), first(0), first(1)
     assert torch.equal(a, b) and not torch.equal(a, c) and torch.equal(after_a, after_b)
+
+
+def test_what_cannot_be_adapted_is_a_sentence(tmp_path, monkeypatch):
+    model = create_backbone('test_convnext', n_out=2, weights='none')
+    with pytest.raises(InputError) as e: add_adapters(model, seed=0, rank=2, alpha=3)
+    assert len(e.value.problems) == 2 and '`lora_alpha`' in str(e.value)
+    with pytest.raises(InputError, match='such as PEFT can add'): add_adapters(model, seed=0, r=2, target_modules=['nowhere'])
+    with pytest.raises(InputError, match='adapter_config.json'): load_adapters(model, tmp_path)
+    bare = Net()
+    del bare.body
+    with pytest.raises(InputError, match='below the head'): add_adapters(bare, seed=0, r=2)
+    monkeypatch.setitem(sys.modules, 'peft', None)
+    with pytest.raises(ImportError, match=r'pip install "sft_nb\[lora\]"'): add_adapters(model, seed=0, r=2)
 
 
 # --- A run -------------------------------------------------------------------------------------------------------------

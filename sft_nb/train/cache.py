@@ -85,9 +85,18 @@ def _view(source, ids, view) -> torch.Tensor:
     finally: augment.epoch = epoch
 
 # %% ../../nbs/415_train.cache.ipynb #a69ba79b
+@contextlib.contextmanager
+def _evaluating(model):
+    "Evaluation mode for a moment; each module then has its own mode back."
+    modes = [(m, m.training) for m in model.modules()]
+    model.eval()
+    try: yield
+    finally:
+        for m, mode in modes: m.training = mode
+
 class CacheFrozen(Callback):
     "Read the output of frozen layers from disk. Needs `FuseStep`, and norms that are frozen with their layers."
-    order = 61 # after `FollowPlan`
+    order = 1001 # after `FuseStep`
     def __init__(self,
                  *,
                  folder: Path|None = None, # where activations are kept; the cache folder if None
@@ -95,14 +104,14 @@ class CacheFrozen(Callback):
                  n_views: int = 0, # to draw, where the augmentation has no end of them; 0 for none, and no cache
                  ): self.folder, self.limit, self.n_views, self.boundary = Path(folder or cache_folder()/'activations'), int(limit * 1e9), n_views, None
 
-    def before_epoch(self):
+    def before_train(self):
         boundary = [p.requires_grad for p in self.model.parameters()]
         if boundary == self.boundary: return
         self.boundary = boundary
         self._begin_with(None, None)
         loaders = (self.dls.train, self.dls.valid)
         if all(boundary) or not all(isinstance(dl, BatchLoader) for dl in loaders): return
-        parts = split_model(self.model.eval(), precision=self.fuse_step.precision)
+        with _evaluating(self.model): parts = split_model(self.model, precision=self.fuse_step.precision)
         found = parts and [self._find(parts[0], dl) for dl in loaders]
         if found and all(found): self._begin_with(*found)
 

@@ -56,8 +56,8 @@ class FuseStep(Callback):
         resolve_precision(precision) # raises for an unknown one
         self.precision, self.cut, self.whole, self._twins = precision, False, None, {}
 
-    def before_fit(self):
-        self.restore()
+    def before_fit(self): self.restore()
+    def before_train(self): # not in `learn.validate` or `get_preds`, which have a `before_fit` too
         self.precision = resolve_precision(self.precision, next(self.model.parameters()).device)
         self.fitting = True
 
