@@ -11,8 +11,8 @@ from sft_nb.report.widgets import build_report
 report = build_report(example_evaluation('pictures', per_cell=3), thumbnail=96)
 report
 '''
-READ = "print('python has', report.threshold, report.counts['tp'], report.cell, report.tab, report.slice)"
-SET = "report.tab, report.threshold, report.slice = 'threshold', .25, 'type=mono'"
+READ = "print('python has', report.threshold, report.counts['tp'], report.cell, report.tab, report.slice, report.by)"
+SET = "report.tab, report.threshold, report.slice, report.by = 'threshold', .25, 'type=mono', 'type and line'"
 OPEN = "report.slice = ''; report.tab, report.cell = 'confusion', ['functional', 'defective']; report.item = report.examples.id[0]"
 
 COMPARE = '''
@@ -51,6 +51,10 @@ def test_hand_and_python_see_the_same(lab, browser, root, app):
     report.locator('[data-tab=metrics]').click()
     assert report.locator('[data-panel=metrics] select.slice').input_value() == 'type=mono'
 
+    report.locator('[data-tab=slices]').click()
+    assert report.locator('.slice-column').input_value() == 'type and line' and report.locator('[data-panel=slices] .forest tbody tr').count() == 5
+    report.locator('.slice-column').select_option('line')
+
     report.locator('[data-tab=confusion]').click()
     report.locator('td button[data-target=defective][data-prediction=functional]').click()
     assert report.locator('[data-panel=confusion] .item').count() == 3
@@ -58,7 +62,7 @@ def test_hand_and_python_see_the_same(lab, browser, root, app):
     page.screenshot(path=root/'artefacts'/f'report-jupyter{app}.png')
     page.wait_for_timeout(500)
     said = lab.run(page, 1).inner_text()
-    assert "['defective', 'functional'] confusion type=mono" in said
+    assert "['defective', 'functional'] confusion type=mono line" in said
 
     lab.run(page, 3)
     dialog = report.locator('dialog')
