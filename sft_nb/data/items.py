@@ -29,7 +29,7 @@ from ..records import read_table
 
 # %% ../../nbs/10_data.items.ipynb #4baab4d6
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm', '.pgm'}
-_SPLIT_FOLDERS = {'train': 'train', 'training': 'train', 'valid': 'valid', 'val': 'valid', 'validation': 'valid', 'test': 'test', 'testing': 'test'}
+_SPLIT_FOLDERS = {'train': 'train', 'training': 'train', 'valid': 'valid', 'val': 'valid', 'validation': 'valid', 'test': 'test', 'testing': 'test', 'dataset_train': 'train', 'dataset_test': 'test'}
 
 def _find_images(folder: Path) -> list: # relative posix paths, sorted
     "Every image below `folder`."

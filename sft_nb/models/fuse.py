@@ -57,7 +57,7 @@ class _Convolve(torch.autograd.Function):
         if own: to_x, to_weight = _depthwise(grad, x, weight, stride, padding, need, usual)
         else: to_x, to_weight = usual(grad, x, weight, need[0], need[1])
         cast = lambda t, dtype: None if t is None else t.to(dtype)
-        return cast(to_x, ctx.types[0]), cast(to_weight, ctx.types[1]), grad.sum((0, 2, 3), dtype=torch.float32) if need[2] else None, *[None]*5
+        return cast(to_x, ctx.types[0]), cast(to_weight, ctx.types[1]), grad.sum((0, 2, 3)).float() if need[2] else None, *[None]*5
 
 def _depthwise(grad, x, weight, stride, padding, need, usual) -> tuple: # gradients of x and weight
     "Both gradients of a depthwise convolution."

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 
 from ..core import InputError, expected
 from ..evaluate.search import expected_best
-from .displays import COLORS, _draw_intervals, _keep, _name_lines, _open_axes, _titled
+from .look import COLORS, draw_intervals, keep_axes, name_lines, open_axes, title_axes
 from .words import describe_metric
 
 # %% ../../nbs/657_report.search.ipynb #a0721ff5
@@ -43,7 +43,7 @@ class ExpectedBestDisplay:
 
     def plot(self, ax: Axes|None = None) -> 'ExpectedBestDisplay':
         "Draw."
-        ax, info, ends = _open_axes(ax, (6, 3.6)), describe_metric(self.metric), []
+        ax, info, ends = open_axes(ax, (6, 3.6)), describe_metric(self.metric), []
         ax.grid(axis='y', color='#E6EAED', lw=.8)
         for (name, c), color in zip(self.curves.items(), ('blue', 'vermillion', 'green')):
             known = np.isfinite(c.low) & np.isfinite(c.high)
@@ -51,11 +51,11 @@ class ExpectedBestDisplay:
             ax.plot(c.n[known], c.value[known], color=COLORS[color], lw=2)
             ax.plot(c.n[~known.shift(-1, fill_value=False)], c.value[~known.shift(-1, fill_value=False)], color=COLORS[color], lw=2, ls=(0, (3, 1.5)))
             ends.append((c.n.iloc[-1], c.value.iloc[-1], f'{name} {c.value.iloc[-1]:.3f}', COLORS[color]))
-        _name_lines(ax, ends)
+        name_lines(ax, ends)
         ax.xaxis.get_major_locator().set_params(integer=True)
         first = next(iter(self.curves.values())).iloc[0]
         what = 'median' if first.method.startswith('median') else 'mean'
-        return _keep(self, _titled(ax, 'Best of n trials', 'n trials, scored on the validation split', f"{info['title']}, {info['better']} is better; {what}, {first.confidence_level:.0%} band; dashed: open band"))
+        return keep_axes(self, title_axes(ax, 'Best of n trials', 'n trials, scored on the validation split', f"{info['title']}, {info['better']} is better; {what}, {first.confidence_level:.0%} band; dashed: open band"))
 
 # %% ../../nbs/657_report.search.ipynb #01243260
 @dataclass(eq=False)
@@ -74,7 +74,7 @@ class ImportanceDisplay:
 
     def plot(self, ax: Axes|None = None) -> 'ImportanceDisplay':
         "Draw."
-        ax, r = _open_axes(ax, (6, min(4, .4*len(self.rows) + 1.3))), self.rows
-        ax.set_yticks(_draw_intervals(ax, r.assign(value=r.importance, metric='', label='', slice=''), COLORS['blue'], guide=0), r.option)
+        ax, r = open_axes(ax, (6, min(4, .4*len(self.rows) + 1.3))), self.rows
+        ax.set_yticks(draw_intervals(ax, r.assign(value=r.importance, metric='', label='', slice=''), COLORS['blue'], guide=0), r.option)
         ax.set_xlim(-.02, 1.02)
-        return _keep(self, _titled(ax, 'What mattered', f'share of the variance between trials, {r.confidence_level.iloc[0]:.0%} interval; {r.n.iloc[0]} trials'))
+        return keep_axes(self, title_axes(ax, 'What mattered', f'share of the variance between trials, {r.confidence_level.iloc[0]:.0%} interval; {r.n.iloc[0]} trials'))

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from ..core import InputError, expected, raise_problems
 from ..evaluate.compare import compare_predictions
 from ..evaluate.intervals import estimate_metrics
-from .displays import COLORS, _keep, _open_axes, _titled
+from .look import COLORS, keep_axes, open_axes, title_axes
 from .words import describe_metric
 
 # %% ../../nbs/658_report.tradeoff.ipynb #5fe1929c
@@ -65,7 +65,7 @@ class TradeoffDisplay:
 # %% ../../nbs/658_report.tradeoff.ipynb #9a1c5b48
 def _plot(self, ax: Axes|None = None) -> TradeoffDisplay:
     "Draw; the chosen α in orange."
-    ax, old, new = _open_axes(ax, (6, 4)), *(self.table[self.table.task == t].reset_index(drop=True) for t in ('old', 'new'))
+    ax, old, new = open_axes(ax, (6, 4)), *(self.table[self.table.task == t].reset_index(drop=True) for t in ('old', 'new'))
     ax.grid(color='#E6EAED', lw=.8)
     ax.hlines(new.value, old.low, old.high, color=COLORS['blue'], lw=3, alpha=.2)
     ax.vlines(old.value, new.low, new.high, color=COLORS['blue'], lw=3, alpha=.2)
@@ -76,6 +76,6 @@ def _plot(self, ax: Axes|None = None) -> TradeoffDisplay:
         ax.plot(old.value[i], new.value[i], 'o', color=COLORS[named[a]], mec='white', ms=9)
         ax.annotate(f'α = {a:g}', (old.value[i], new.value[i]), (8, -14), textcoords='offset points', fontsize=9, fontweight='bold', color=COLORS[named[a]])
     titles = [describe_metric(t.metric[0])['title'].lower() for t in (old, new)]
-    return _keep(self, _titled(ax, 'Between before and after', f'{titles[0]} on the old task, {old.n[0]:,} items', f'{titles[1]} on the new task, {new.n[0]:,} items, with {new.confidence_level[0]:.0%} intervals'))
+    return keep_axes(self, title_axes(ax, 'Between before and after', f'{titles[0]} on the old task, {old.n[0]:,} items', f'{titles[1]} on the new task, {new.n[0]:,} items, with {new.confidence_level[0]:.0%} intervals'))
 
 TradeoffDisplay.plot = _plot
