@@ -32,7 +32,7 @@ TORCH = {'torch', 'torchvision', 'fastai', 'timm', 'transformers', 'peft', 'acce
 MOST_NAMES = 10
 MORE_NAMES = {'core': 12, 'config': 12}
 # Methods that fastai and torch call by name; their documentation says what they are for.
-HOOKS = re.compile('(before|after)_|(encodes|decodes|setups|forward|activation|state_dict|load_state_dict)$')
+HOOKS = re.compile('(before|after)_|(encodes|decodes|setups|forward|activation|state_dict|load_state_dict|create_batches|zero_grad|step)$')
 
 def module_name(path: Path) -> str: return '.'.join(path.relative_to(LIB).with_suffix('').parts)
 

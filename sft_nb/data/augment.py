@@ -136,12 +136,17 @@ class AugmentTransform(Transform):
     @epoch.setter
     def epoch(self, value: int): self._epoch[0] = value
 
-    def pick(self, item_id: str) -> int: # a seed, or the number of a view where they are countable
+    def pick(self,
+             item_id: str, # of an item
+             ) -> int: # a seed, or the number of a view where they are countable
         "What decides about an item in this epoch."
         number = derive_seed(self.seed, self.epoch, item_id)
         return number % self.views if self.views else number
 
-    def apply(self, pixels: np.ndarray, item_id: str) -> np.ndarray:
+    def apply(self,
+              pixels: np.ndarray, # (height, width, channels), uint8
+              item_id: str, # whose they are
+              ) -> np.ndarray: # of the same shape
         "Augment the pixels of an item."
         if self.views: return view_image(pixels, self.pick(item_id))
         _reseed(self.augment, self.pick(item_id))

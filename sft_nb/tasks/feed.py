@@ -67,8 +67,14 @@ class PixelSource:
     "Batches of images from a store, augmented or as they are."
     def __init__(self, store: ImageStore, augment: AugmentTransform|None = None): self.store, self.augment = store, augment
 
-    def plain(self): return PixelSource(self.store) # without augmentation
-    def batch(self, ids) -> torch.Tensor: # (b, 3, size, size), uint8, channels last in memory
+    def plain(self) -> 'PixelSource':
+        "The same without augmentation."
+        return PixelSource(self.store)
+
+    def batch(self,
+              ids, # which images, (b,)
+              ) -> torch.Tensor: # (b, 3, size, size), uint8, channels last in memory
+        "The images of some ids, in that order."
         pixels = self.store.batch(ids)
         if self.augment: pixels = np.stack([self.augment.apply(p, i) for p, i in zip(pixels, ids)])
         return TensorImage(torch.from_numpy(pixels).permute(0, 3, 1, 2))
@@ -81,7 +87,8 @@ class BatchLoader(TfmdDL):
         if source is None or self.fake_l.num_workers: return super().create_batches(samps)
         return self._ahead(source, chunked(samps, self.bs, self.drop_last))
 
-    def find_source(self):
+    def find_source(self) -> PixelSource|None: # None if the block does not read from a store
+        "The store and the augmentation of the block."
         tls = getattr(self.dataset, 'tls', None)
         stores = [f.store for f in getattr(tls[0].tfms, 'fs', []) if isinstance(f, LoadStored)] if tls else []
         augments = [f for f in self.after_item.fs if isinstance(f, AugmentTransform)]
@@ -93,7 +100,9 @@ class BatchLoader(TfmdDL):
             self._targets = [fa_collate([tl[i] for i in range(len(tl))]) for tl in self.dataset.tls[1:]]
         return source.batch(self._ids[rows]), *(y[rows] for y in self._targets)
 
-    def plain_batches(self, rows):
+    def plain_batches(self,
+                      rows: list, # positions in the dataset
+                      ): # an iterator of batches
         "Batches of these rows, without augmentation, as the network gets them."
         source = (self.source or self.find_source()).plain()
         for part in chunked(rows, self.bs): yield self.after_batch(to_device(self._make(source, part), self.device))

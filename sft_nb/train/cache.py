@@ -50,8 +50,14 @@ class Activations:
         self.dtype, self.values = getattr(torch, about['dtype']), np.load(folder/'activations.npy', mmap_mode='r')
         os.utime(folder)
 
-    def plain(self): return Activations(self.folder) # of images as they are, or as they were first drawn
-    def batch(self, ids) -> torch.Tensor: # (b, …) as the layer gave them, channels last in memory
+    def plain(self) -> 'Activations':
+        "Those of the images as they are, or as they were drawn first."
+        return Activations(self.folder)
+
+    def batch(self,
+              ids, # of which images, (b,)
+              ) -> torch.Tensor: # (b, …) as the layer gave them, channels last in memory
+        "The activations of some ids, in that order."
         rows = [self.views * self.rows[i] + (self.augment.pick(i) % self.views if self.augment else 0) for i in ids]
         values = torch.from_numpy(self.values[rows]).view(self.dtype)
         return values.permute(0, 3, 1, 2) if self.planes else values

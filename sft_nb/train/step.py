@@ -65,7 +65,7 @@ class FuseStep(Callback):
         "Give the learner its own model back, after an error in the middle of a batch."
         if self.whole is not None: self.learn.model, self.whole = self.whole, None
 
-    def find_twin(self):
+    def find_twin(self) -> torch.nn.Module:
         "What computes in the place of the model, as things are now; the model itself outside of training."
         if not getattr(self, 'fitting', False): return self.model
         key = (self.model.training, self.cut, *(p.requires_grad for p in self.model.parameters())) if self.cut else self.model.training
