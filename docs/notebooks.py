@@ -14,6 +14,7 @@ def list_notebooks(nbs: Path = NBS) -> dict:
     "Every page of the site, as paths under `nbs`, by sidebar group."
     groups = {'Start': [p for p in ['index.ipynb'] if (nbs/p).exists()]}
     groups['Start'] += sorted(f'tutorials/{p.name}' for p in (nbs/'tutorials').glob('[!_.]*.ipynb')) + [p for p in ['gallery.ipynb'] if (nbs/p).exists()]
+    groups['Explanations'] = sorted(f'explanations/{p.name}' for p in (nbs/'explanations').glob('[!_.]*.ipynb'))
     for path in sorted(nbs.glob('[0-9]*.ipynb')): groups.setdefault(ROOMS[path.name[0]], []).append(path.name)
     return {k: v for k, v in groups.items() if v}
 

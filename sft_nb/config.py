@@ -78,10 +78,10 @@ class ModelConfig:
 class TrainConfig:
     "How it is fine-tuned."
     seed: int = option(0, 'of shuffling, augmentation and dropout')
-    epochs: int = option(4, 'passes over the training items; 0 for the linear probe alone', low=0)
-    lr: float = option(1e-4, 'peak learning rate of the head', low=0)
+    epochs: int = option(8, 'passes over the training items; 0 for the linear probe alone', low=0)
+    lr: float = option(2e-4, 'peak learning rate of the head', low=0)
     layer_decay: float = option(.75, 'factor from each layer group to the one below', low=.01, high=1)
-    freeze_to: int = option(0, 'layer groups that stay frozen, counted from the input')
+    freeze_to: int|None = option(None, 'layer groups that stay frozen, counted from the input; if empty, the first third, where there are pretrained weights')
     unfreeze: list = option([], 'gradual unfreezing as [[epochs, freeze_to], …], instead of `epochs` and `freeze_to`')
     batch_size: int = option(16, 'images a step', low=1)
     optimizer: str = option('adamw', 'the optimiser', choices=('adamw', 'sgd'))

@@ -39,6 +39,21 @@ def _strip_gradient(grad, x, weight, stride, padding) -> torch.Tensor: # like `w
     return out
 
 # %% ../../nbs/23_models.fuse.ipynb #c6b403fe
+def _phase_gradient(grad, x, weight, s: int, padding) -> torch.Tensor: # like `x`
+    "The gradient of the input of a depthwise convolution with stride `s`, a phase of its pixels at a time."
+    out = torch.zeros_like(x)
+    for top in range(s):
+        for left in range(s):
+            part = weight[:, :, top::s, left::s]
+            if not part.numel(): continue
+            whole = F.conv2d(grad, part.flip(2, 3), None, 1, (part.shape[2] - 1, part.shape[3] - 1), 1, len(weight))
+            first = [-((r - p) // s) for r, p in zip((top, left), padding)] # the first whose pixel is not in the padding
+            y, x0 = (s*q + r - p for q, r, p in zip(first, (top, left), padding))
+            here = out[:, :, y::s, x0::s]
+            found = whole[:, :, first[0]:first[0] + here.shape[2], first[1]:first[1] + here.shape[3]]
+            here[:, :, :found.shape[2], :found.shape[3]] = found
+    return out
+
 class _Convolve(torch.autograd.Function):
     "A convolution in `dtype`, with gradients by the kernels that are fast on a CPU."
     @staticmethod
@@ -65,7 +80,8 @@ def _depthwise(grad, x, weight, stride, padding, need, usual) -> tuple: # gradie
     if need[0]:
         k = weight.shape[2]
         if stride == [1, 1] and padding == [k // 2]*2 and k % 2 and weight.shape[3] == k: to_x = F.conv2d(grad, weight.flip(2, 3), None, 1, padding, 1, len(weight))
-        else: to_x = usual(grad.float(), x.float(), weight.float(), True, False)[0].to(grad.dtype)
+        elif grad.dtype == torch.bfloat16 and stride[0] == stride[1]: to_x = _phase_gradient(grad, x, weight, stride[0], padding)
+        else: to_x = usual(grad, x, weight, True, False)[0]
     if need[1]:
         strips = weight.shape[3] > 3 and stride[1] <= 2 and x.shape[3] > 2
         to_weight = _strip_gradient(grad, x, weight, stride, padding) if strips else usual(grad, x, weight, False, True)[1]

@@ -28,6 +28,7 @@ from ..data.augment import create_augment
 from ..data.items import check_image
 from ..data.splits import hash_split
 from ..data.store import build_store
+from ..models.adapt import layer_groups
 from ..models.backbones import create_backbone, input_statistics, load_backbone, save_backbone
 from ..models.fuse import resolve_precision
 from ..records import Evaluation, Predictions
@@ -151,10 +152,14 @@ def _fine_tune(run, c, items, targets, model, store, old, more) -> tuple:
                            precision=t.precision, cbs=[*cbs, *more])
     common = dict(lr=t.lr, layer_decay=t.layer_decay, warmup=t.warmup, monitor=t.monitor, patience=t.patience, min_delta=t.min_delta,
                   checkpoint=Checkpoint(run/'checkpoint.safetensors', hash_json({k: v for k, v in run.lock.items() if k != 'environment'})))
-    history = gradual_unfreeze(learn, t.unfreeze, **common) if t.unfreeze else fine_tune(learn, t.epochs, freeze_to=t.freeze_to, **common)
+    history = gradual_unfreeze(learn, t.unfreeze, **common) if t.unfreeze else fine_tune(learn, t.epochs, freeze_to=_first_third(c, model) if t.freeze_to is None else t.freeze_to, **common)
     with atomic_path(run/'history.csv') as temporary: history.to_csv(temporary, index=False)
     write_text(run/'lock.json', json.dumps(run.lock | finish_retain(learn, run.folder), indent=1))
     return learn.model, time.perf_counter() - started
+
+def _first_third(c, model) -> int:
+    "How many layer groups stay frozen if nobody says: none where nothing is known yet, or where adapters hold what is known."
+    return 0 if str(c.model.weights) == 'none' or c.retain.lora_rank else len(layer_groups(model, coarse=False)) // 3
 
 def _predict(run, c, items, targets, model, store, probe_scores, seconds):
     "Predictions of the splits that there are, by the model and by the probe; the test split last, because it marks the run as done."
