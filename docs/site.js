@@ -32,7 +32,7 @@ for (const block of document.querySelectorAll('div.sourceCode')) {
 }
 
 // Search. The index is loaded when somebody first asks for it.
-const input = $('#search'), panel = $('#results'), list = $('#results ol'), status = $('#search-status')
+const input = $('#site-search'), panel = $('#results'), list = $('#results ol'), status = $('#search-status')
 let engine, asked = 0
 async function pagefind() {
   if (!engine) {

@@ -172,7 +172,7 @@ def test_search_finds(page, address):
 @pytest.mark.browser
 def test_search_that_finds_nothing_says_so(page, address):
     page.goto(f'{address}/index.html')
-    page.fill('#search', 'þþþþ')
+    page.fill('#site-search', 'þþþþ')
     page.wait_for_function('document.querySelector("#search-status").textContent.includes("Nothing")')
     assert page.locator('#results a').count() == 0
 

@@ -353,7 +353,7 @@ class Wide(nn.Sequential):
 def test_a_full_memory_splits_the_batch(tmp_path):
     "A real limit: 32 items take half a gigabyte, and there are 300 MB. The weights are those of a training that had enough."
     def run(limit):
-        learn = make_learner(make_items(80), body=Wide, bs=32, drop=0., optimizer='sgd')
+        learn = make_learner(make_items(80), body=Wide, bs=32, drop=0., optimizer='sgd', precision='fp32')
         learn.create_opt()
         if limit: leave_memory(limit)
         with warnings.catch_warnings(record=True) as said:

@@ -105,8 +105,8 @@ def train_run(run: Run, # from `open_run`
               old: pd.DataFrame|None = None, # labelled images of the old task, where the configuration names some in `retain.old`
               ) -> Run: # with model, history and predictions
     "Probe, fine-tune and predict, as the run's configuration says; goes on where an earlier call was stopped, and refuses while another is at work."
-    last = 'test' if (items['split'] == 'test').any() else 'valid'
     with hold_folder(run.folder):
+        last = 'test' if (items['split'] == 'test').any() else 'valid'
         if not (run/f'predictions-{last}.parquet').exists(): _train(run, items, old, cbs)
         for path in run.folder.glob('checkpoint*.safetensors'): path.unlink()
     return run
