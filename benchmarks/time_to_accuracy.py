@@ -103,13 +103,15 @@ def train_ours(items, a, watch, everything):
     targets = describe_targets(items, task='single_label', positive=config.data.positive)
 
     class Look(Callback):
-        "After the probe and after each epoch."
-        order = 90
+        "After the probe and after each epoch; a look at the validation split alone has a beginning and an end, too."
+        order, took = 90, None
         def look(self, what): watch.look(what, lambda: (targets.labels, score_images(self.learn.model, self.dls.train.find_source().store, watch.items['id'], targets)))
-        def before_fit(self): self.look('linear probe')
+        def before_fit(self):
+            if not watch.rows: self.look('linear probe')
         def before_train(self): self.began = time.perf_counter()
         def after_train(self): self.took = time.perf_counter() - self.began
         def after_epoch(self):
+            if self.took is None: return
             self.look(f'epoch {len(watch.rows) - 1}')
             watch.rows[-1]['train_seconds'] = round(self.took, 1)
 

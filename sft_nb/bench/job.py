@@ -86,7 +86,7 @@ def audit_job(config: RunConfig, # its sections `data`, `split` and `model`
     targets = describe_targets(items, task=config.data.task, positive=config.data.positive)
     model = create_backbone(config.model.backbone, n_out=targets.n_out, weights=config.model.weights).to(default_device())
     store = build_store(items, size=config.model.size, resize=config.model.resize)
-    features = extract_features(model, store, items['id'])
+    features = extract_features(model, store, items['id'], precision=config.train.precision)
     opinion = cross_predict(features, targets.encode(items), n_out=targets.n_out, groups=items.get('group'), seed=config.split.seed)
     return audit_items(items, task=config.data.task, scores=make_item_predictions(items, opinion, targets), fingerprints=fingerprints)
 

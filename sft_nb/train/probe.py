@@ -32,6 +32,7 @@ from ..core import InputError, atomic_path, expected, hash_json
 from ..data.store import ImageStore
 from ..records import Predictions
 from ..models.backbones import input_statistics
+from ..models.fuse import fuse_model, resolve_precision
 from ..tasks.feed import batch_ids, load_batch
 from ..tasks.targets import Targets, make_item_predictions, weigh_classes
 
@@ -49,23 +50,28 @@ def extract_features(model: nn.Module, # a timm model
                      ids, # which of them, (n,)
                      *,
                      batch_size: int = 32,
+                     precision: str = 'fp32', # of the arithmetic, see `resolve_precision`
                      folder: Path|None = None, # where features are kept; the cache folder if None
                      ) -> np.ndarray: # (n, d), float32
     "What the head would see of each image; computed once and kept."
-    ids, statistics = list(ids), input_statistics(model)
-    key = hash_json([hash_weights(model), store.key, ids, statistics, 'pooled'])[:32]
+    ids, statistics, precision = list(ids), input_statistics(model), resolve_precision(precision, next(model.parameters()).device)
+    key = hash_json([hash_weights(model), store.key, ids, statistics, 'pooled', precision])[:32]
     path = Path(folder or cache_folder()/'features')/f'{key}.npy'
     if path.exists(): return np.load(path, allow_pickle=False)
-    features = _pooled(model, store, ids, statistics, batch_size)
+    features = _pooled(model, store, ids, statistics, batch_size, precision)
     with atomic_path(path) as temporary:
         with open(temporary, 'wb') as f: np.save(f, features)
     return features
 
+class _Body(nn.Module):
+    "A timm model without its last layer."
+    def __init__(self, model): super().__init__(); self.model = model
+    def forward(self, x): return self.model.forward_head(self.model.forward_features(x), pre_logits=True)
+
 @torch.no_grad()
-def _pooled(model, store, ids, statistics, batch_size):
-    model = model.eval().to(memory_format=torch.channels_last)
-    device = next(model.parameters()).device
-    return np.concatenate([model.forward_head(model.forward_features(load_batch(store, part, statistics).to(device)), pre_logits=True).float().cpu().numpy()
+def _pooled(model, store, ids, statistics, batch_size, precision):
+    device, body = next(model.parameters()).device, fuse_model(_Body(model.eval().to(memory_format=torch.channels_last)).eval(), precision=precision)
+    return np.concatenate([body(load_batch(store, part, statistics).to(device)).cpu().numpy()
                            for part in batch_ids(ids, batch_size, 'Features')])
 
 # %% ../../nbs/410_train.probe.ipynb #3864caf4
@@ -149,9 +155,10 @@ def probe_items(model: nn.Module, # a timm model; the probe goes into its head
                 *,
                 class_weights: str|None = None, # `balanced` or `effective`, or None
                 strength: float|None = None, # inverse regularisation; None to choose it on `valid`
+                precision: str = 'fp32', # of the features, see `extract_features`
                 ) -> tuple: # (the `Probe`, its scores of all items, (n, k))
     "Fit a probe on `train`, its regularisation chosen on `valid` or given, put it into the model's head, and score all items."
-    features, y, split = extract_features(model, store, items['id']), targets.encode(items), items['split'].to_numpy()
+    features, y, split = extract_features(model, store, items['id'], precision=precision), targets.encode(items), items['split'].to_numpy()
     train, valid = split == 'train', split == 'valid'
     probe = fit_probe(features[train], y[train], valid_features=features[valid], valid_target=y[valid], task=targets.task,
                       n_out=targets.n_out, class_weights=class_weights, **({} if strength is None else dict(strengths=(strength,))))

@@ -121,7 +121,7 @@ def _train(run, items, old, cbs):
     store = build_store(items, size=c.model.size, resize=c.model.resize)
     _write_lock(run, items, store, model)
     seconds = dict(images=time.perf_counter() - started)
-    _, scores = probe_items(model, store, items, targets, class_weights=c.train.class_weights, strength=c.train.probe_strength)
+    _, scores = probe_items(model, store, items, targets, class_weights=c.train.class_weights, strength=c.train.probe_strength, precision=c.train.precision)
     seconds['probe'] = time.perf_counter() - started - seconds['images']
     if c.train.epochs or c.train.unfreeze: model, seconds['fine_tuning'] = _fine_tune(run, c, items, targets, model, store, old, cbs)
     save_backbone(model, run/'model', labels=targets.labels)
@@ -145,7 +145,7 @@ def _fine_tune(run, c, items, targets, model, store, old, more) -> tuple:
     block = image_block(targets, store=store, augment=augment, statistics=input_statistics(model), seed=t.seed)
     dls = block.dataloaders(items, bs=t.batch_size, num_workers=0)
     loss = create_loss(targets, items[items['split'] == 'train'], class_weights=t.class_weights, label_smoothing=t.label_smoothing, focal_gamma=t.focal_gamma)
-    cbs = regularize_callbacks(t, items, targets, features=lambda: extract_features(model, store, items['id'])) + [WatchGap(t.seed, items)] * t.watch_gap
+    cbs = regularize_callbacks(t, items, targets, features=lambda: extract_features(model, store, items['id'], precision=t.precision)) + [WatchGap(t.seed, items)] * t.watch_gap
     cbs += retain_callbacks(c, model, items=items, store=store, old=old)
     if t.cache and not (t.mixup or t.cutmix or c.retain.lwf): cbs.append(CacheFrozen(limit=t.cache)) # what is mixed, or shown to another network, must be images
     learn = create_learner(dls, model, loss=loss, task=targets.task, seed=t.seed, optimizer=t.optimizer, weight_decay=t.weight_decay, freeze_norm=t.freeze_norm,
