@@ -358,5 +358,6 @@ def _importance(optuna, search, trials, seed) -> list:
     study.add_trials(trials)
     if len({t.value for t in trials}) < 2: return [np.nan] * len(search.space)
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=16, max_depth=16, seed=derive_seed(seed, 'forest') % 2**31)
-    shares = optuna.importance.get_param_importances(study, evaluator=evaluator, params=list(search.space))
+    try: shares = optuna.importance.get_param_importances(study, evaluator=evaluator, params=list(search.space))
+    except RuntimeError: return [np.nan] * len(search.space) # no tree found a difference
     return [shares.get(path, np.nan) for path in search.space]

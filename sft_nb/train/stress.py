@@ -76,7 +76,7 @@ def _load_model(run: Run, items, store, targets, model: str):
     if not model: return load_backbone(run/'model').to(default_device())
     c = run.config
     network = create_backbone(c.model.backbone, n_out=targets.n_out, weights=c.model.weights).to(default_device())
-    _, score = probe_items(network, store, items, targets, class_weights=c.train.class_weights)
+    _, score = probe_items(network, store, items, targets, class_weights=c.train.class_weights, strength=c.train.probe_strength, precision=run.lock.get('precision', 'fp32'))
     saved = run.predictions('test', 'probe')
     now = score[pd.Index(items['id'].astype(str)).get_indexer(saved.ids)].reshape(saved.score.shape)
     if not np.allclose(now, saved.score, atol=.01): raise InputError(expected('the linear probe', 'as it was in the run', f'scores that differ by up to {abs(now - saved.score).max():.2f}', 'Have the weights of the backbone changed?'))
