@@ -14,7 +14,7 @@ Docs: https://sft-nb.github.io/sft_nb/train.cache.html.md"""
 __all__ = ['Activations', 'CacheFrozen']
 
 # %% ../../nbs/415_train.cache.ipynb #029961f2
-import contextlib, hashlib, json, os, shutil, tempfile
+import contextlib, hashlib, json, os, shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ import torch
 from fastai.callback.core import Callback
 
 from ..assets import cache_folder, writable_folder
-from ..core import hash_json, track, write_text
+from ..core import atomic_path, hash_json, track, write_text
 from ..data.augment import view_image
 from ..models.fuse import split_model
 from ..tasks.feed import BatchLoader, NormalizePixels, PixelSource
@@ -66,6 +66,7 @@ class Activations:
 @torch.no_grad()
 def _write(first, source, ids, views, normalize, ready, key, device, batch_size=32):
     "Run `first` over all views of all ids, into the folder `ready`."
+    ready.mkdir()
     values, n = None, len(ids)
     for start in track(range(0, n, batch_size), 'Frozen layers', unit='batch'):
         part = ids[start:start + batch_size]
@@ -137,11 +138,12 @@ class CacheFrozen(Callback):
         if not home.exists():
             device = next(self.model.parameters()).device
             with torch.no_grad(): one = first(normalize.encodes(_view(source, ids[:1], 0).to(device)).as_subclass(torch.Tensor))
-            with writable_folder(self.folder), tempfile.TemporaryDirectory(prefix='.activations-', dir=self.folder) as temporary:
+            with writable_folder(self.folder):
                 if not _make_room(self.folder, 2 * one.numel() * len(ids) * views, self.limit): return None
-                ready = Path(temporary)/'ready'; ready.mkdir()
-                _write(first, source, ids, views, normalize, ready, key, device)
-                with contextlib.suppress(OSError): os.rename(ready, home) # another process was quicker
+                try:
+                    with atomic_path(home) as ready: _write(first, source, ids, views, normalize, ready, key, device)
+                except OSError:
+                    if not home.exists(): raise # else another process was quicker
         return Activations(home, augment)
 
     def after_fit(self): self._begin_with(None, None); self.boundary = None
