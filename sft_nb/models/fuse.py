@@ -181,8 +181,8 @@ def split_model(model: nn.Module, # whose first layers do not learn (`requires_g
 
 def _cut(graph, edge, frozen) -> tuple: # two graphs
     "The graph up to and including `edge`, and the graph behind it."
-    first, rest, a, b = fx.Graph(), fx.Graph(), {}, {edge: None}
-    b[edge] = rest.placeholder('x')
+    first, rest, a = fx.Graph(), fx.Graph(), {}
+    b = {edge: rest.placeholder('x')}
     for node in graph.nodes:
         if node in frozen: a[node] = first.node_copy(node, lambda n: a[n])
         elif node.op == 'output': rest.output(b[node.args[0]])
