@@ -2,6 +2,7 @@
 
 Run as a program (`python tests/test_train_search.py FOLDER`), it does what needs processes of its own to be killed, and
 prints what they left as JSON: libraries are imported once, and each process is forked from there."""
+import glob
 import json
 import os
 import random
@@ -93,7 +94,7 @@ def run_processes(home: Path) -> dict:
     said = home/'said'
     work, look = search('stopped', TINY, space=RATES, n=1, say=lambda line: said.write_text(line))
     pid = fork(lambda: (signal.signal(signal.SIGINT, signal.default_int_handler), work()))
-    while not list((home/'stopped').rglob('checkpoint.safetensors')): time.sleep(.01)
+    while not glob.glob(f'{home}/stopped/**/checkpoint.safetensors', recursive=True): time.sleep(.01) # unlike `rglob`, it does not mind folders that vanish
     os.kill(pid, signal.SIGINT)
     code = end(pid)
     out['stopped'] = dict(code=code, said=said.read_text(), again=end(fork(work)), trials=look())
