@@ -167,6 +167,7 @@ def test_a_failed_trial_says_why_and_the_search_goes_on(items, tmp_path):
     assert t.reason[bad].str.contains('no_such_net').all() and t.reason[boom].str.contains('to be finite').all() and (t.reason[~bad & ~boom] == '').all()
     assert np.isnan(found.scores).sum() == (bad | boom).sum() and found.spent['failed'] == (bad | boom).sum()
     assert any(line.startswith('Trial') and 'failed: ' in line for line in found.study.said)
+    assert not glob.glob(f'{tmp_path}/**/checkpoint*', recursive=True)
 
 
 def test_if_all_fail_all_reasons_are_given(items, tmp_path):

@@ -74,6 +74,10 @@ class Run:
         row = dict(time=datetime.now(timezone.utc).isoformat(timespec='seconds'), split=split, why=why, config=_hash_config(self.config))
         with open(self/'ledger.jsonl', 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
 
+    def drop_checkpoints(self):
+        "Remove what only a training that goes on needs."
+        for path in self.folder.glob('checkpoint*.safetensors'): path.unlink()
+
     def count_reads(self, split: str = 'test') -> int:
         "How often the labels of `split` were read in this run."
         if not (self/'ledger.jsonl').exists(): return 0
@@ -108,7 +112,7 @@ def train_run(run: Run, # from `open_run`
     with hold_folder(run.folder):
         last = 'test' if (items['split'] == 'test').any() else 'valid'
         if not (run/f'predictions-{last}.parquet').exists(): _train(run, items, old, cbs)
-        for path in run.folder.glob('checkpoint*.safetensors'): path.unlink()
+        run.drop_checkpoints()
     return run
 
 def _train(run, items, old, cbs):

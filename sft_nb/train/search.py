@@ -28,7 +28,7 @@ from ..config import RunConfig, write_config
 from ..core import InputError, atomic_path, derive_seed, expected, hash_json, raise_problems, suggest_names, track, write_text
 from ..data.splits import hash_split
 from .learner import VALID_METRICS
-from .run import open_run, train_run
+from .run import Run, open_run, train_run
 from .space import apply_params, given_params, read_space, searchable
 
 # %% ../../nbs/460_train.search.ipynb #1ae92eb0
@@ -61,8 +61,8 @@ def _suggest(trial, name, spec, kinds):
 
 # %% ../../nbs/460_train.search.ipynb #86da6c0b
 class ReportEpochs(Callback):
-    "Tell a trial of Optuna the metric of each epoch; stop what diverges, and what its pruner gives up."
-    order = 67 # after the history, before the checkpoint: an epoch that was passed is not judged again
+    "Tell a trial of Optuna the metric of each epoch; stop what its pruner gives up."
+    order = 68 # after the history and the guard against bad losses, before the checkpoint: an epoch that was passed is not judged again
     def __init__(self, trial, metric: str): self.trial, self.metric, self.earlier = trial, metric, 0.
 
     def before_fit(self):
@@ -71,8 +71,6 @@ class ReportEpochs(Callback):
 
     def after_epoch(self):
         row = self.record_history.rows[-1]
-        if not np.isfinite([row['train_loss'], row['valid_loss'], row[self.metric]]).all():
-            raise FloatingPointError(f"Training diverged in epoch {row['epoch'] + 1}: the loss is {row['train_loss']:.3g} on train and {row['valid_loss']:.3g} on valid.")
         with warnings.catch_warnings():
             warnings.simplefilter('ignore') # that this epoch was reported before, by a process that was killed
             self.trial.report(row[self.metric], row['epoch'] + 1)
@@ -290,7 +288,7 @@ def _run_trial(search, trial) -> None:
     trial.set_user_attr('seconds', round(time.perf_counter() - started + report.earlier, 3))
     with FileLock(search.folder/'.lock'): search.study.tell(trial, **tell)
     shutil.rmtree(folder/'model', ignore_errors=True)
-    (folder/'checkpoint.safetensors').unlink(missing_ok=True)
+    Run(folder).drop_checkpoints() # of a trial that did not end well
 
 def _say_trial(search, number) -> str:
     "One line."
