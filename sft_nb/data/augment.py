@@ -138,23 +138,25 @@ class AugmentTransform(Transform):
 
     def pick(self,
              item_id: str, # of an item
+             view: int|None = None, # which of its views; None for that of this epoch
              ) -> int: # a seed, or the number of a view where they are countable
-        "What decides about an item in this epoch."
-        number = derive_seed(self.seed, self.epoch, item_id)
+        "What decides about an item."
+        if self.views and view is not None: return view
+        number = derive_seed(self.seed, self.epoch if view is None else view, item_id)
         return number % self.views if self.views else number
 
-    def apply(self,
-              pixels: np.ndarray, # (height, width, channels), uint8
-              item_id: str, # whose they are
-              ) -> np.ndarray: # of the same shape
-        "Augment the pixels of an item."
-        if self.views: return view_image(pixels, self.pick(item_id))
-        _reseed(self.augment, self.pick(item_id))
+    def draw(self,
+             pixels: np.ndarray, # (height, width, channels), uint8
+             number: int, # from `pick`
+             ) -> np.ndarray: # of the same shape
+        "Augment pixels as `number` decides."
+        if self.views: return view_image(pixels, number)
+        _reseed(self.augment, number)
         return self.augment(image=pixels)['image']
 
     def encodes(self, x: StoredImage):
         if x.item_id is None: raise InputError(expected('the image', 'a StoredImage with an `item_id`', 'one without', 'Take it from an ImageStore.'))
-        return StoredImage(self.apply(np.asarray(x), x.item_id), x.item_id)
+        return StoredImage(self.draw(np.asarray(x), self.pick(x.item_id)), x.item_id)
 
 # %% ../../nbs/14_data.augment.ipynb #3235a746
 def show_augment(image: np.ndarray, # (size, size, 3), uint8

@@ -51,8 +51,7 @@ def load_batch(store: ImageStore, # the decoded images
                statistics: tuple, # (mean, sd), see `input_statistics`
                ) -> torch.Tensor: # (b, 3, size, size), normalised, channels last in memory
     "Images of a store as the network wants them."
-    mean, sd = (torch.tensor(s)[:, None, None] * 255 for s in statistics)
-    return ((torch.from_numpy(store.batch(ids)).permute(0, 3, 1, 2) - mean) / sd).contiguous(memory_format=torch.channels_last)
+    return NormalizePixels(*statistics).encodes(PixelSource(store).batch(ids)).as_subclass(torch.Tensor)
 
 def batch_ids(ids, # (n,)
               batch_size: int,
@@ -73,10 +72,11 @@ class PixelSource:
 
     def batch(self,
               ids, # which images, (b,)
+              view: int|None = None, # which view of each; None for that of this epoch
               ) -> torch.Tensor: # (b, 3, size, size), uint8, channels last in memory
         "The images of some ids, in that order."
         pixels = self.store.batch(ids)
-        if self.augment: pixels = np.stack([self.augment.apply(p, i) for p, i in zip(pixels, ids)])
+        if self.augment: pixels = np.stack([self.augment.draw(p, self.augment.pick(i, view)) for p, i in zip(pixels, ids)])
         return TensorImage(torch.from_numpy(pixels).permute(0, 3, 1, 2))
 
 class BatchLoader(TfmdDL):

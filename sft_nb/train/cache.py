@@ -14,7 +14,7 @@ Docs: https://sft-nb.github.io/sft_nb/train.cache.html.md"""
 __all__ = ['Activations', 'CacheFrozen']
 
 # %% ../../nbs/415_train.cache.ipynb #029961f2
-import contextlib, hashlib, json, os, shutil
+import contextlib, copy, json, os, shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +23,11 @@ from fastai.callback.core import Callback
 
 from ..assets import cache_folder, writable_folder
 from ..core import atomic_path, hash_json, track, write_text
-from ..data.augment import view_image
 from ..models.fuse import split_model
-from ..tasks.feed import BatchLoader, NormalizePixels, PixelSource
+from ..models.weights import hash_tensors
+from ..tasks.feed import BatchLoader, NormalizePixels
 
 # %% ../../nbs/415_train.cache.ipynb #6200bcf5
-def _hash_tensors(module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items(): digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
 def _make_room(folder, need: int, limit: int) -> bool: # whether there is room now
     "Remove the least recently used until `need` more bytes fit into `limit`."
     if need > limit or need > .9 * shutil.disk_usage(folder).free: return False
@@ -45,14 +40,16 @@ class Activations:
     "Activations by id and view, from a folder that `CacheFrozen` wrote; a source for `BatchLoader`."
     def __init__(self, folder: Path, augment=None):
         about = json.loads((folder/'about.json').read_text())
-        self.folder, self.augment = folder, augment
+        self.augment = augment
         self.rows, self.views, self.planes = {i: n for n, i in enumerate(about['ids'])}, about['views'], len(about['shape']) == 3
         self.dtype, self.values = getattr(torch, about['dtype']), np.load(folder/'activations.npy', mmap_mode='r')
         os.utime(folder)
 
     def plain(self) -> 'Activations':
         "Those of the images as they are, or as they were drawn first."
-        return Activations(self.folder)
+        out = copy.copy(self)
+        out.augment = None
+        return out
 
     def batch(self,
               ids, # of which images, (b,)
@@ -71,7 +68,7 @@ def _write(first, source, ids, views, normalize, ready, key, device, batch_size=
     for start in track(range(0, n, batch_size), 'Frozen layers', unit='batch'):
         part = ids[start:start + batch_size]
         for view in range(views):
-            x = normalize.encodes(_view(source, part, view).to(device))
+            x = normalize.encodes(source.batch(part, view).to(device))
             out = first(x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last)).cpu()
             if out.dtype == torch.float32: out = out.half()
             out = (out.permute(0, 2, 3, 1) if out.ndim == 4 else out).contiguous()
@@ -81,15 +78,6 @@ def _write(first, source, ids, views, normalize, ready, key, device, batch_size=
             values[views * start + view:views * (start + len(part)):views] = out.view(torch.uint16).numpy()
     values.flush()
     write_text(ready/'about.json', json.dumps(about))
-
-def _view(source, ids, view) -> torch.Tensor:
-    "One view of some images."
-    augment, plain = source.augment, PixelSource(source.store)
-    if augment is None: return plain.batch(ids)
-    if augment.views: return type(plain.batch(ids[:1]))(torch.from_numpy(np.stack([view_image(p, view) for p in source.store.batch(ids)])).permute(0, 3, 1, 2))
-    epoch, augment.epoch = augment.epoch, view
-    try: return source.batch(ids)
-    finally: augment.epoch = epoch
 
 # %% ../../nbs/415_train.cache.ipynb #a69ba79b
 @contextlib.contextmanager
@@ -133,11 +121,11 @@ class CacheFrozen(Callback):
         normalize = next(f for f in dl.after_batch.fs if isinstance(f, NormalizePixels))
         ids, augment = list(dl.dataset.tls[0].items['id'].astype(str)), source.augment
         how = None if augment is None or augment.views else [repr(augment.augment), augment.seed]
-        key = hash_json([_hash_tensors(first), first.dtype, source.store.key, ids, views, normalize.mean.flatten().tolist(), normalize.sd.flatten().tolist(), how])[:32]
+        key = hash_json([hash_tensors(first.state_dict()), first.dtype, source.store.key, ids, views, normalize.mean.flatten().tolist(), normalize.sd.flatten().tolist(), how])[:32]
         home = self.folder/key
         if not home.exists():
             device = next(self.model.parameters()).device
-            with torch.no_grad(): one = first(normalize.encodes(_view(source, ids[:1], 0).to(device)).as_subclass(torch.Tensor))
+            with torch.no_grad(): one = first(normalize.encodes(source.batch(ids[:1], 0).to(device)).as_subclass(torch.Tensor))
             with writable_folder(self.folder):
                 if not _make_room(self.folder, 2 * one.numel() * len(ids) * views, self.limit): return None
                 try:

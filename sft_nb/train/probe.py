@@ -14,7 +14,6 @@ Docs: https://sft-nb.github.io/sft_nb/train.probe.html.md"""
 __all__ = ['hash_weights', 'extract_features', 'Probe', 'fit_probe', 'probe_items', 'cross_predict', 'probe_fewer']
 
 # %% ../../nbs/410_train.probe.ipynb #caee1560
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from ..data.store import ImageStore
 from ..records import Predictions
 from ..models.backbones import input_statistics
 from ..models.fuse import fuse_model, resolve_precision
+from ..models.weights import hash_tensors
 from ..tasks.feed import batch_ids, load_batch
 from ..tasks.targets import Targets, make_item_predictions, weigh_classes
 
@@ -40,10 +40,8 @@ from ..tasks.targets import Targets, make_item_predictions, weigh_classes
 def hash_weights(model: nn.Module, # a timm model
                  ) -> str: # 64 hex digits
     "The sha256 of a model's tensors, its head left out."
-    digest, head = hashlib.sha256(), {id(p) for p in model.get_classifier().parameters()}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in head: digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    head = {id(p) for p in model.get_classifier().parameters()}
+    return hash_tensors({name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) not in head})
 
 def extract_features(model: nn.Module, # a timm model
                      store: ImageStore, # the decoded images

@@ -54,7 +54,7 @@ class FuseStep(Callback):
     def __init__(self, precision: str = 'auto', # fp32, bf16, or what suits the device
                  ):
         resolve_precision(precision) # raises for an unknown one
-        self.precision, self.cut, self.whole, self._twins = precision, False, None, {}
+        self.precision, self.fitting, self.cut, self.whole, self._twins = precision, False, False, None, {}
 
     def before_fit(self): self.restore()
     def before_train(self): # not in `learn.validate` or `get_preds`, which have a `before_fit` too
@@ -67,7 +67,7 @@ class FuseStep(Callback):
 
     def find_twin(self) -> torch.nn.Module:
         "What computes in the place of the model, as things are now; the model itself outside of training."
-        if not getattr(self, 'fitting', False): return self.model
+        if not self.fitting: return self.model
         key = (self.model.training, self.cut, *(p.requires_grad for p in self.model.parameters())) if self.cut else self.model.training
         if key not in self._twins:
             if self.cut: self._twins.clear() # the boundary has moved
