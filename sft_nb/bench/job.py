@@ -96,16 +96,22 @@ def evaluate_run(run: Run, # trained
                  ) -> Evaluation: # also in the run's folder
     "Evaluate the test split of a run against its baselines and its standard."
     c, items = run.config, run.items
-    preds, split = run.predictions('test'), items['split']
+    preds = run.predictions('test')
     run.log_read('test', 'evaluation')
-    baselines = {'majority label' if c.data.task != 'regression' else 'mean': majority_baseline(items['target'][split == 'train'], preds),
-                 'linear probe': run.predictions('test', 'probe')}
-    evaluation = evaluate_predictions(preds, baselines=baselines, valid=run.predictions('valid'), confidence_level=c.evaluate.confidence_level,
-                                      n_resamples=c.evaluate.n_resamples, seed=c.train.seed, inputs=dict(zip(items['id'], items['input'])),
-                                      context=_context(run, items, preds, audit))
-    evaluation = check_standard(evaluation, c.standard)
+    baselines = _majority(c, items, preds) | {'linear probe': run.predictions('test', 'probe')}
+    evaluation = _judge(c, items, preds, baselines, run.predictions('valid'), _context(run, items, preds, audit))
     evaluation.save(run/'evaluation.json')
     return evaluation
+
+def _majority(c, items, preds) -> dict: # name → `Predictions`
+    "The baseline that looks at no image."
+    return {'majority label' if c.data.task != 'regression' else 'mean': majority_baseline(items['target'][items['split'] == 'train'], preds)}
+
+def _judge(c, items, preds, baselines, valid, context) -> Evaluation:
+    "Predictions against baselines and the standard, as a configuration says."
+    evaluation = evaluate_predictions(preds, baselines=baselines, valid=valid, confidence_level=c.evaluate.confidence_level, n_resamples=c.evaluate.n_resamples,
+                                      seed=c.train.seed, inputs=dict(zip(items['id'], items['input'])), context=context)
+    return check_standard(evaluation, c.standard)
 
 def _context(run, items, preds, audit) -> dict:
     "What a reader of the report wants to know beside the numbers."

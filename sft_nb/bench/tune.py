@@ -21,11 +21,9 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from .job import _context, _find_leaks, audit_job, prepare_items
-from .standard import check_standard
+from .job import _context, _find_leaks, _judge, _majority, audit_job, prepare_items
 from ..config import RunConfig
 from ..core import InputError, atomic_path, derive_seed, expected
-from ..evaluate.evaluation import evaluate_predictions, majority_baseline
 from ..records import Evaluation, Predictions
 from ..report.card import save_report
 from ..train.learner import VALID_METRICS
@@ -137,15 +135,13 @@ def _evaluate(search, probe, runs, items, audit, folder) -> Evaluation:
     for several in runs.values():
         for run in several: run.log_read('test', f"after a search of {search.spent['trials']} trials")
     baselines = {_NAMES[name]: _gather(several, 'test') for name, several in runs.items() if name in _NAMES}
-    baselines['majority label' if c.data.task != 'regression' else 'mean'] = majority_baseline(items['target'][items['split'] == 'train'], preds)
+    baselines |= _majority(c, items, preds)
     context = _context(runs['tuned'][0], items, preds, audit.to_dict())
     spent = dict(fine_tuning=search.spent) | ({} if probe is None else dict(probe=probe.spent))
     same = '; the linear probe had the same number of trials' if probe is not None else '; the linear probe was not tuned'
     note = f"The configuration was chosen among {search.spent['trials']} by {search.metric} on the validation split ({search.sampler}){same}. It was trained again with fresh seeds before the test split was read."
     context |= dict(search=dict(spent, metric=search.metric, sampler=search.sampler), notes=[*context['notes'], note], run=context['run'] | dict(name=folder.name))
-    evaluation = evaluate_predictions(preds, baselines=baselines, valid=_gather(runs['tuned'], 'valid'), confidence_level=c.evaluate.confidence_level, n_resamples=c.evaluate.n_resamples,
-                                      seed=c.train.seed, inputs=dict(zip(items['id'], items['input'])), context=context)
-    evaluation = check_standard(evaluation, c.standard)
+    evaluation = _judge(c, items, preds, baselines, _gather(runs['tuned'], 'valid'), context)
     with atomic_path(folder/'seeds.csv') as temporary: _seed_table(runs, search.metric).to_csv(temporary, index=False)
     evaluation.save(folder/'evaluation.json')
     save_report(evaluation, folder)

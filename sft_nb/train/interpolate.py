@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ..core import InputError, expected, raise_problems, track
+from .monitor import mean_variance
 
 # %% ../../nbs/426_train.interpolate.ipynb #457fb633
 def interpolate_weights(start: dict, # name → tensor, a `state_dict` before fine-tuning
@@ -66,7 +67,4 @@ def choose_alpha(losses: dict, # alpha → (n,), the losses of the validation it
 
 def _error(gap, unit) -> float:
     "The standard error of a mean, over units."
-    units = unit.max() + 1
-    if units < 2: return 0.
-    off = np.bincount(unit, gap - gap.mean(), units)
-    return float(np.sqrt(units / (units - 1) * (off**2).sum()) / len(gap))
+    return float(np.sqrt(mean_variance(gap, unit)[1])) if unit.max() else 0.
