@@ -96,6 +96,8 @@ def train_fastai(items, a, watch, expert):
 def train_ours(items, a, watch, everything):
     "The main job's training, into a folder that is thrown away."
     from fastai.callback.core import Callback
+    from sft_nb.data.store import build_store
+    from sft_nb.models.backbones import load_backbone
     from sft_nb.tasks.image import score_images
     from sft_nb.tasks.targets import describe_targets
     from sft_nb.train.run import open_run, train_run
@@ -104,8 +106,11 @@ def train_ours(items, a, watch, everything):
 
     class Look(Callback):
         "After the probe and after each epoch; a look at the validation split alone has a beginning and an end, too."
-        order, took = 90, None
-        def look(self, what): watch.look(what, lambda: (targets.labels, score_images(self.learn.model, self.dls.train.find_source().store, watch.items['id'], targets)))
+        order, took, store = 90, None, None
+        def look(self, what): watch.look(what, lambda: (targets.labels, score_images(self.learn.model, self.open(), watch.items['id'], targets)))
+        def open(self):
+            self.store = self.store or build_store(watch.items, size=config.model.size, resize=config.model.resize)
+            return self.store
         def before_fit(self):
             if not watch.rows: self.look('linear probe')
         def before_train(self): self.began = time.perf_counter()
@@ -116,8 +121,9 @@ def train_ours(items, a, watch, everything):
             watch.rows[-1]['train_seconds'] = round(self.took, 1)
 
     with tempfile.TemporaryDirectory() as folder:
-        run = train_run(open_run(Path(folder)/'run', config), items, cbs=(Look(),))
-        watch.look('kept', lambda: (targets.labels, run.predictions('test').score))
+        look = Look()
+        run = train_run(open_run(Path(folder)/'run', config), items[items['split'] != 'test'].reset_index(drop=True), cbs=(look,)) # as for fastai, the test split is not there
+        watch.look('kept', lambda: (targets.labels, score_images(load_backbone(run/'model'), look.open(), watch.items['id'], targets)))
 
 
 def one(a):

@@ -102,7 +102,7 @@ class TrainConfig:
     cutmix: float = option(0., 'paste a part of another image; the α of the beta distribution, 1 is usual', low=0, high=8)
     erasing: float = option(0., 'probability that a rectangle of an image is erased', low=0, high=1)
     sam_rho: float = option(0., 'sharpness-aware steps of this radius, each twice as slow; .05 is usual', low=0, high=2)
-    average: str|None = option(None, 'average the weights of steps (ema), of epochs (swa), or of those epochs that help (soup)', choices=('ema', 'swa', 'soup'))
+    average: str|None = option('ema', 'average the weights of steps (ema), of epochs (swa), or of those epochs that help (soup); nothing if empty', choices=('ema', 'swa', 'soup'))
     ema_decay: float = option(.9998, 'how slowly the average of `ema` moves, after its warm-up', low=.5, high=.99999)
     swa_start: float = option(.75, 'share of the epochs before `swa` begins', low=0, high=.99)
     monitor: str = option('valid_loss', 'what selects the best epoch, always on the validation split')
