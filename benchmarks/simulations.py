@@ -27,7 +27,7 @@ from sft_nb.evaluate.calibration import calibration_error, compare_calibration, 
 from sft_nb.evaluate.compare import compare_predictions
 from sft_nb.evaluate.errors import choose_threshold, estimate_label_noise, selective_metrics
 from sft_nb.evaluate.fairness import fit_thresholds, measure_fairness
-from sft_nb.evaluate.intervals import wilson_interval
+from sft_nb.evaluate.shares import wilson_interval
 from sft_nb.evaluate.robustness import evaluate_robustness
 from sft_nb.evaluate.slices import SliceFrame, find_weak_slices
 from sft_nb.records import make_predictions

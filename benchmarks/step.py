@@ -8,6 +8,7 @@ the same images as one would write it by hand.
 
     python benchmarks/step.py            # 160 pixels, 16 images; five minutes on two cores
     python benchmarks/step.py --size 300
+    python benchmarks/step.py --size 224 --compile   # also torch.compile of the model and of its twin; needs a C++ compiler, and minutes to compile
     python benchmarks/step.py --quick
 
 The last line is JSON with all figures.
@@ -78,9 +79,25 @@ def steps(a) -> dict: # name → a function that does one step
         model = build(channels_last, frozen)
         out[name] = step(model, fuse_model(model, precision=precision) if precision else model, last if channels_last else x, make(layer_groups(model, coarse=False), lr=1e-5))
     model = build(True, True, a.freeze_to)
+    for name, network in compiled(build) if a.compile else ():
+        out[name] = step(network.of, network, last, AdamW(layer_groups(network.of, coarse=False), lr=1e-5))
     first, rest = split_model(model, precision=resolve_precision("auto"))
     out['first layers frozen'] = step(model, rest, first(last).detach(), AdamW(layer_groups(model, coarse=False), lr=1e-5))
     return out
+
+
+def compiled(build):
+    "The model, in fp32 and bf16, and its twin by `torch.compile`; name and network, whose parameters are those of `network.of`."
+    import torch
+    from sft_nb.models.fuse import PRECISIONS, fuse_model, resolve_precision
+    best = resolve_precision('auto')
+    for name, precision in (('compiled, fp32', 'fp32'), ('compiled, bf16', 'bf16'), ('twin, compiled', best)):
+        model = build(True, True)
+        network = torch.compile(fuse_model(model, precision=precision) if 'twin' in name else model)
+        def go(x, network=network, precision=precision):
+            with torch.autocast('cpu', PRECISIONS[precision], enabled=precision != 'fp32'): return network(x).float()
+        go.of = model
+        yield name, go
 
 
 def epochs(a) -> dict: # name → a function that trains for one epoch and returns the seconds it took
@@ -130,6 +147,7 @@ def main():
     p.add_argument('--n', type=int, default=480, help='images of an epoch')
     p.add_argument('--rounds', type=int, default=7)
     p.add_argument('--freeze-to', type=int, default=6, help='layer groups that are frozen in the last step')
+    p.add_argument('--compile', action='store_true', help='also torch.compile of the model and of its twin')
     p.add_argument('--backbone', default='tf_efficientnet_lite0')
     a = p.parse_args()
     if a.quick: a.size, a.n, a.rounds = 64, 64, 2
@@ -142,7 +160,10 @@ def main():
     todo, times = steps(a), {}
     for name in ('as it comes', 'channels last'): times[f'{name}, pages returned'] = seconds(todo[name], a.rounds + 1)[1:]
     keep_pages()
-    for f in todo.values(): f()
+    begin = {}
+    for name, f in todo.items():
+        begin[name] = seconds(f, 1)[0]
+        if 'compiled' in name: print(f'{name}: the first step took {begin[name]:.0f} s', flush=True)
     for _ in range(a.rounds):
         for name, f in todo.items(): times.setdefault(name, []).extend(seconds(f, 1))
     rates, first = {}, None
@@ -156,7 +177,7 @@ def main():
         for name, f in epochs(a).items(): whole.setdefault(name, []).append(f())
     shares = {name: float(np.median(whole['bare step']) / np.median(t)) for name, t in whole.items()}
     for name, t in whole.items(): print(f'epoch of {a.n} images, {name:13s} {np.median(t):6.1f} s [{min(t):.1f}, {max(t):.1f}]  {100*shares[name]:.0f} % of the rate of the bare step')
-    print(json.dumps(dict(benchmark='step', size=a.size, batch=a.batch, backbone=a.backbone, machine=machine, work=work, images_per_second=rates, epoch_seconds={k: float(np.median(t)) for k, t in whole.items()}, share_of_bare_step=shares)))
+    print(json.dumps(dict(benchmark='step', size=a.size, batch=a.batch, backbone=a.backbone, machine=machine, work=work, first_step_seconds={k: round(v, 1) for k, v in begin.items()}, images_per_second=rates, epoch_seconds={k: float(np.median(t)) for k, t in whole.items()}, share_of_bare_step=shares)))
 
 
 if __name__ == '__main__': main()

@@ -34,6 +34,7 @@
 - `sft_nb.evaluate.ranking`: Did what people wanted come out on top?
 - `sft_nb.evaluate.robustness`: How much worse does it get when the pictures do, and is that more than the luck of these items?
 - `sft_nb.evaluate.search`: How good the best of n trials is, on average, and how sure that is.
+- `sft_nb.evaluate.shares`: How far off a share could be: right on 48 of 50, in groups or not, of one label or of many.
 - `sft_nb.evaluate.slices`: Good on average is not good everywhere: the same metrics for each part of the data, and which parts are truly worse.
 - `sft_nb.models.adapt`: Which layers learn, and how fast: groups in the model's own order, from the pixels to the head.
 - `sft_nb.models.backbones`: Any timm model by name, with pretrained weights and a new head for your labels.

@@ -54,7 +54,8 @@ from .data.store import build_store
 from .evaluate.compare import compare_predictions, delong_test, mcnemar_test
 from .evaluate.evaluation import evaluate_predictions, majority_baseline
 from .evaluate.bootstrap import bootstrap_interval
-from .evaluate.intervals import clopper_pearson_interval, estimate_metrics, wilson_interval
+from .evaluate.intervals import estimate_metrics
+from .evaluate.shares import clopper_pearson_interval, wilson_interval
 from .evaluate.metrics import compute_metric, list_metrics
 from .evaluate.forecast import naive_scale
 from .evaluate.power import minimum_detectable_effect, noninferiority_test, required_n

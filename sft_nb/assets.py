@@ -14,14 +14,14 @@ Docs: https://sft-nb.github.io/sft_nb/assets.html.md"""
 __all__ = ['ASSETS', 'cache_folder', 'writable_folder', 'Asset', 'list_assets', 'fetch_asset']
 
 # %% ../nbs/03_assets.ipynb #31b269f6
-import contextlib, os, shutil, subprocess, sys, tarfile, tempfile, time, zipfile
+import contextlib, os, shutil, subprocess, sys, tarfile, time, zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 import platformdirs
 
-from .core import InputError, expected, hash_file, suggest_names, track, write_text
+from .core import InputError, atomic_path, expected, hash_file, suggest_names, track, write_text
 
 # %% ../nbs/03_assets.ipynb #9fb98526
 def cache_folder() -> Path: # `$SFT_NB_CACHE`, else the platform's cache folder; not made here
@@ -103,9 +103,11 @@ def list_assets() -> pd.DataFrame: # one row an asset
     return pd.DataFrame(rows)[['name', 'kind', 'size', 'fetched', 'licence', 'source', 'package']]
 
 # %% ../nbs/03_assets.ipynb #ecdd3bc0
+def _home(asset: Asset) -> Path: return cache_folder()/'assets'/f'{asset.name}-{asset.sha256[:12]}'
+
 def _place(asset: Asset) -> Path:
     "What `fetch_asset` returns: a folder for a member that ends with '/', else a file."
-    folder = cache_folder()/'assets'/f'{asset.name}-{asset.sha256[:12]}'/'content'
+    folder = _home(asset)/'content'
     return folder if asset.member.endswith(('/', '*')) else folder/PurePosixPath(asset.member).name
 
 # %% ../nbs/03_assets.ipynb #0c681f12
@@ -178,22 +180,16 @@ def fetch_asset(name: str, # a name from `ASSETS`
     asset, place = ASSETS[name], _place(ASSETS[name])
     if place.exists(): return place
     if progress: print(f'Fetching {name} ({asset.size:.0f} MB). Licence of the content: {asset.licence}. Source: {asset.source}.')
-    with writable_folder(cache_folder()/'assets') as home, tempfile.TemporaryDirectory(prefix=f'.{name}-', dir=home) as temporary:
-        _build(asset, Path(temporary), progress)
+    with writable_folder(cache_folder()/'assets'), atomic_path(_home(asset), once=True) as ready: _build(asset, ready, progress)
     return place
 
-def _build(asset: Asset, temporary: Path, progress: bool):
-    "Download, check, unpack, and rename into place."
+def _build(asset: Asset, ready: Path, progress: bool):
+    "Download, check, and unpack into the new folder `ready`."
     given = cache_folder()/'archives'/asset.archive
-    archive = given if given.exists() else _download(asset, temporary, progress)
+    archive = given if given.exists() else _download(asset, ready.parent, progress)
     found = hash_file(archive)
     if found != asset.sha256:
         raise InputError(expected(f'the sha256 of {archive.name}', asset.sha256, found, 'The file was damaged on the way, or replaced: '
                                   + (f'delete {given} and try again.' if archive == given else 'try again, and do not use it if this repeats.')))
-    ready = temporary/'ready'
     _unpack(asset, archive, ready/'content')
     write_text(ready/'LICENCE.txt', f'{asset.licence}\n{asset.source}\n{asset.package}\n')
-    final = cache_folder()/'assets'/f'{asset.name}-{asset.sha256[:12]}'
-    try: os.rename(ready, final)
-    except OSError:
-        if not final.exists(): raise # else another process was quicker

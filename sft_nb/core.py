@@ -69,6 +69,8 @@ def derive_seed(*address, # the seed of the run, then whatever tells this decisi
 # %% ../nbs/00_core.ipynb #86767f71
 @contextlib.contextmanager
 def atomic_path(path: str|Path, # where the file or folder shall be; missing folders above it are made
+                *,
+                once: bool = False, # for what is the same whoever writes it, such as a folder named by its content: if another process was quicker, its is kept
                 ): # a path in a hidden folder beside it, to write to; renamed into place when the block ends well, removed if not
     "Write a file so that a reader sees the old one or the whole new one, whenever the process is killed."
     path = Path(path)
@@ -80,7 +82,9 @@ def atomic_path(path: str|Path, # where the file or folder shall be; missing fol
         if name.is_file():
             with open(name, 'rb') as f: os.fsync(f.fileno())
             os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+        try: os.replace(name, path)
+        except OSError:
+            if not (once and path.exists()): raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if handle is not None: os.close(handle)

@@ -117,6 +117,34 @@ def test_no_wildcards_and_no_patches(name):
         for decorator in getattr(node, 'decorator_list', []):
             assert ast.unparse(decorator).split('(')[0] not in {'patch', 'patch_to'}, f'{name}: @patch of a class'
 
+# What still reaches into another module.
+STILL = {('bench.tune', 'bench.job'), ('train.space', 'config')}
+
+def private_uses(source: str, package: str = '') -> set: # of (module, name)
+    "Names with an underscore that `source` takes from modules of ours, by an import or as an attribute of an imported module."
+    tree, homes, out = ast.parse(source), {}, set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom): continue
+        above = package.split('.')[:len(package.split('.')) - node.level + 1] if node.level else []
+        base = '.'.join(above + ([node.module] if node.module else []))
+        for a in node.names:
+            if base.startswith('sft_nb') and a.name.startswith('_') and not a.name.startswith('__'): out.add((base, a.name))
+            homes[a.asname or a.name] = f'{base}.{a.name}'
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr.startswith('_') and not node.attr.startswith('__'):
+            if ours({home := homes.get(node.value.id, '')}): out.add((home, node.attr))
+    return out
+
+def test_reading_private_uses():
+    source = 'from .a import _x, y\nfrom .. import core, records as r\nfrom numpy import _z, ma\nself._w, core._sweep, r._row, ma._v, y._u'
+    assert private_uses(source, 'sft_nb.data') == {('sft_nb.data.a', '_x'), ('sft_nb.core', '_sweep'), ('sft_nb.records', '_row')}
+
+@pytest.mark.parametrize('name', MODULES)
+def test_what_is_private_stays_at_home(name):
+    found = private_uses(MODULES[name].read_text(encoding='utf-8'), '.'.join(('sft_nb', *name.split('.')[:-1])))
+    found = {(home, what) for home, what in found if (name, home.removeprefix('sft_nb.')) not in STILL}
+    assert not found, f'{name} uses ' + ', '.join(f'{home}.{what}' for home, what in sorted(found)) + ': give it a public name, or a home that both share'
+
 def public(name: str) -> list:
     module = import_module(f'sft_nb.{name}')
     return [(n, getattr(module, n)) for n in module.__all__]

@@ -7,7 +7,7 @@ from sklearn.calibration import calibration_curve
 
 from sft_nb.core import InputError
 from sft_nb.evaluate.curves import precision_recall_curve, reliability_curve, roc_curve, threshold_curve
-from sft_nb.evaluate.intervals import wilson_interval
+from sft_nb.evaluate.shares import wilson_interval
 from sft_nb.records import make_predictions
 
 

@@ -18,7 +18,8 @@ from sft_nb.core import InputError
 from sft_nb.evaluate.compare import compare_predictions
 from sft_nb.evaluate.errors import (_AREAS, _confident_joint, choose_threshold, compare_without_suspects, confused_pairs, error_tables, estimate_label_noise,
                                     risk_coverage_curve, sample_examples, selective_metrics, suspect_labels)
-from sft_nb.evaluate.intervals import estimate_metrics, share_interval, wilson_interval
+from sft_nb.evaluate.intervals import estimate_metrics
+from sft_nb.evaluate.shares import share_interval, wilson_interval
 from sft_nb.evaluate.metrics import BoundMetric
 from sft_nb.records import COMPARISON_COLUMNS, METRIC_COLUMNS, Evaluation, make_predictions
 

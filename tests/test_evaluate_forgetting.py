@@ -8,7 +8,8 @@ from scipy import stats
 from sft_nb.core import InputError
 from sft_nb.evaluate.compare import adjust_holm, compare_predictions
 from sft_nb.evaluate.forgetting import FORGETTING_COLUMNS, _average, _gram, _hsic, linear_cka, measure_forgetting, sequence_metrics
-from sft_nb.evaluate.intervals import estimate_metrics, share_interval, wilson_interval
+from sft_nb.evaluate.intervals import estimate_metrics
+from sft_nb.evaluate.shares import share_interval, wilson_interval
 from sft_nb.evaluate.metrics import METRICS
 from sft_nb.records import METRIC_COLUMNS, make_predictions
 

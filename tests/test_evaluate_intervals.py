@@ -8,7 +8,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from sft_nb.core import InputError
 from sft_nb.evaluate.bootstrap import bootstrap_interval, resample_counts
-from sft_nb.evaluate.intervals import clopper_pearson_interval, estimate_metrics, jackknife_interval, share_interval, wilson_interval
+from sft_nb.evaluate.intervals import estimate_metrics, jackknife_interval
+from sft_nb.evaluate.shares import clopper_pearson_interval, share_interval, wilson_interval
 from sft_nb.evaluate.metrics import BoundMetric, compute_metric
 from sft_nb.records import METRIC_COLUMNS, make_predictions
 

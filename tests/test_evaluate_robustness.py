@@ -6,7 +6,7 @@ from scipy import stats
 from sft_nb.core import InputError
 from sft_nb.evaluate.bootstrap import draw_metrics
 from sft_nb.evaluate.compare import adjust_holm, compare_predictions
-from sft_nb.evaluate.intervals import wilson_interval
+from sft_nb.evaluate.shares import wilson_interval
 from sft_nb.evaluate.metrics import BoundMetric
 from sft_nb.evaluate.robustness import CELL_COLUMNS, CORRUPTION_COLUMNS, Robustness, _Errors, _limits, _may_be_worst, _p_value, evaluate_robustness
 from sft_nb.records import METRIC_COLUMNS, Predictions, make_predictions

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from sft_nb.evaluate.evaluation import evaluate_predictions
-from sft_nb.evaluate.intervals import wilson_interval
+from sft_nb.evaluate.shares import wilson_interval
 from sft_nb.records import COMPARISON_COLUMNS, METRIC_COLUMNS, Evaluation, make_predictions
 from sft_nb.report.example import example_evaluation
 from sft_nb.report.page import TABS, build_payload, read_static, save_page

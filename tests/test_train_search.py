@@ -22,6 +22,7 @@ from sft_nb.core import InputError
 from sft_nb.data.splits import split_items
 
 TINY = dict(data=dict(path='photos'), model=dict(backbone='test_efficientnet', weights='none', size=32), train=dict(epochs=3, batch_size=10))
+LONGER = dict(TINY, train=dict(TINY['train'], epochs=4)) # with a second rung
 PROBE = dict(TINY, train=dict(epochs=0))
 RATES = {'train.lr': dict(low=1e-5, high=.03, log=True), 'train.label_smoothing': [0., .1]}
 STRENGTHS = {'train.probe_strength': dict(low=1e-5, high=10., log=True), 'train.class_weights': [None, 'balanced']}
@@ -60,16 +61,25 @@ def fork(work) -> int:
 def end(pid) -> int: return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def kill_often(work, delays) -> int:
-    "SIGKILL after each delay, then let it finish; how many kills hit."
-    hits = 0
-    for delay in delays:
-        pid = fork(work)
-        time.sleep(delay)
-        os.kill(pid, signal.SIGKILL)
-        hits += end(pid) == -signal.SIGKILL
+def kill_often(work, moments) -> list:
+    "SIGKILL at each moment, which is a delay in seconds or the end of a trial that is about to be written down; then let it finish. Which kills hit."
+    hits = []
+    for moment in moments:
+        pid = fork(work if isinstance(moment, float) else lambda: (die_before(moment), work()))
+        if isinstance(moment, float):
+            time.sleep(moment)
+            os.kill(pid, signal.SIGKILL)
+        hits.append(end(pid) == -signal.SIGKILL)
     assert end(fork(work)) == 0
     return hits
+
+
+def die_before(state: str):
+    "From now on, this process kills itself when a trial ends as `state`."
+    from optuna.study import Study
+    tell = Study.tell
+    def dying(self, trial, **kw): os.kill(os.getpid(), signal.SIGKILL) if kw['state'].name == state else tell(self, trial, **kw)
+    Study.tell = dying
 
 
 def run_processes(home: Path) -> dict:
@@ -78,16 +88,17 @@ def run_processes(home: Path) -> dict:
     optuna.create_study(storage='sqlite://') # all imports, once for all
     items, rng = draw_photos(home/'photos'), random.Random(time.time_ns())
     def search(name, config, **kw):
-        about = dict(folder=home/name.split('-')[0]/name, seed=3, study_name='s') | {k: v for k, v in kw.items() if k in ('space', 'sampler')}
+        about = dict(folder=home/name.split('-')[0]/name, seed=3, study_name='s') | {k: v for k, v in kw.items() if k in ('space', 'sampler', 'pruner')}
         quiet = lambda line: None
         return (lambda: tune(make_config(config), items, n_trials=kw['n'], say=kw.get('say', quiet), **about)), (lambda: outcome(open_search(make_config(config), items, **about)))
     out = {}
-    for name, config, kw, delays in [('tuning', TINY, dict(space=RATES, n=7), [rng.uniform(.2, 1.5) for _ in range(3)]),
-                                     ('probing', PROBE, dict(space=STRENGTHS, n=12), [rng.uniform(.05, 1.) for _ in range(2)])]:
+    for name, config, kw, moments in [('tuning', TINY, dict(space=RATES, n=7), [*(rng.uniform(.2, 1.5) for _ in range(3)), 'PRUNED', 'COMPLETE']),
+                                      ('halving', LONGER, dict(space=RATES, n=14, pruner='hyperband'), ['PRUNED', *(rng.uniform(.2, 1.5) for _ in range(3)), 'COMPLETE', 'PRUNED', 'COMPLETE']),
+                                      ('probing', PROBE, dict(space=STRENGTHS, n=12), [rng.uniform(.05, 1.) for _ in range(2)])]:
         work, look = search(f'{name}-whole', config, **kw)
         assert end(fork(work)) == 0
         work, look_again = search(f'{name}-killed', config, **kw)
-        out[name] = dict(hits=kill_often(work, delays), killed=look_again(), whole=look())
+        out[name] = dict(hits=kill_often(work, moments), killed=look_again(), whole=look())
     work, look = search('two', PROBE, space=STRENGTHS, n=6, sampler='random')
     both = [fork(work), fork(work)]
     out['two'] = dict(codes=[end(pid) for pid in both], trials=look())
@@ -109,12 +120,12 @@ def processes(tmp_path_factory) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize('what, n', [('tuning', 7), ('probing', 12)])
+@pytest.mark.parametrize('what, n', [('tuning', 7), ('halving', 14), ('probing', 12)])
 def test_a_search_killed_at_any_moment_ends_as_one_that_was_not(processes, what, n):
     "TPE learns from earlier trials, and the pruner too: if one of them differed, the later ones would."
     p = processes[what]
-    assert p['hits'] >= 1 and p['killed'] == p['whole'] and [t['number'] for t in p['whole']] == list(range(n))
-    if what == 'tuning': assert {'complete'} <= {t['state'] for t in p['whole']} <= {'complete', 'pruned'}
+    assert any(p['hits']) and p['killed'] == p['whole'] and [t['number'] for t in p['whole']] == list(range(n))
+    if what != 'probing': assert {t['state'] for t in p['whole']} == {'complete', 'pruned'} and sum(p['hits'][-2:]) >= 1
 
 
 def test_two_processes_share_a_search(processes):
@@ -194,6 +205,46 @@ def test_a_study_belongs_to_one_question(items, tmp_path):
     with pytest.raises(InputError, match='another folder'): search(items, tmp_path/'elsewhere', storage=url, study_name=tmp_path.name)
     with pytest.raises(InputError, match='another study'): search(items, tmp_path, study_name='other')
     assert search(items, tmp_path, n_trials=2).spent['trials'] == 2
+
+
+def judge(pruner, direction, ask_twice=False) -> list:
+    "Verdicts on trials that report values by chance, nine epochs at most, the last of which is not judged; and options drawn after them."
+    import optuna
+    study, rng, out = optuna.create_study(study_name='s', direction=direction, pruner=pruner, sampler=optuna.samplers.TPESampler(seed=0)), np.random.default_rng(0), []
+    for _ in range(90):
+        trial, curve, stop = study.ask(), np.round(rng.normal(size=9), 1), False
+        out.append(trial.suggest_float('x', 0, 1))
+        for step in range(1, 9):
+            trial.report(curve[step - 1], step)
+            if ask_twice: trial.should_prune()
+            if stop := trial.should_prune(): break
+        out.append((step, stop))
+        study.tell(trial, None if stop else curve[-1], state=optuna.trial.TrialState.PRUNED if stop else optuna.trial.TrialState.COMPLETE)
+    return out
+
+
+@pytest.mark.parametrize('direction', ['maximize', 'minimize'])
+def test_hyperband_judges_as_optuna_does_but_again_and_in_a_new_process_too(direction):
+    import optuna
+    from sft_nb.train.search import _create_hyperband
+    theirs = judge(optuna.pruners.HyperbandPruner(max_resource=9), direction)
+    verdicts = theirs[1::2]
+    assert judge(_create_hyperband(9), direction) == theirs == judge(_create_hyperband(9), direction, ask_twice=True)
+    assert {(1, True), (3, True), (8, False)} == set(verdicts)
+    assert judge(optuna.pruners.HyperbandPruner(max_resource=9), direction, ask_twice=True) != theirs # what this is for
+
+
+def test_options_are_drawn_alike_by_a_process_that_has_judged_nothing_yet():
+    import optuna
+    from sft_nb.train.search import _create_hyperband
+    def draw(judged):
+        study, rng = optuna.create_study(study_name='s', pruner=_create_hyperband(9), sampler=optuna.samplers.TPESampler(seed=0)), np.random.default_rng(0)
+        x = dict(x=optuna.distributions.FloatDistribution(0, 1))
+        study.add_trials([optuna.trial.create_trial(params=dict(x=v), distributions=x, value=float(v), intermediate_values={1: float(v)}) for v in rng.uniform(size=90)])
+        trial = study.ask()
+        if judged: trial.report(.5, 1); trial.should_prune()
+        return trial.suggest_float('x', 0, 1)
+    assert draw(True) == draw(False)
 
 
 def test_any_storage_and_the_best_as_a_file(items, tmp_path):

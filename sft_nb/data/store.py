@@ -93,11 +93,7 @@ def build_store(items: pd.DataFrame, # with columns id and input
     key = hash_json(about)
     home = Path(folder or cache_folder()/'stores')
     if not (home/key[:32]).exists():
-        with writable_folder(home):
-            try:
-                with atomic_path(home/key[:32]) as ready: _write_store(ready, [first[h] for h in unique], dict(about, key=key))
-            except OSError:
-                if not (home/key[:32]).exists(): raise # else another process was quicker
+        with writable_folder(home), atomic_path(home/key[:32], once=True) as ready: _write_store(ready, [first[h] for h in unique], dict(about, key=key))
     row = {h: i for i, h in enumerate(unique)}
     return ImageStore(home/key[:32], {str(i): row[h] for i, h in zip(items.id, hashes)})
 

@@ -28,7 +28,8 @@ from ..core import derive_seed, expected, raise_problems, suggest_names
 from ..records import METRIC_COLUMNS, Predictions
 from .metrics import METRICS, MetricSpec, tied_metric
 from .bootstrap import Interval
-from .intervals import describe_units, estimate_metrics, share_interval
+from .intervals import describe_units, estimate_metrics
+from .shares import share_interval
 from .compare import adjust_holm, compare_predictions
 from .curves import one_against_rest, reliability_curve
 

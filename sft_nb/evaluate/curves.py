@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..core import InputError, expected
 from ..records import Predictions
-from .intervals import effective_counts, share_interval, wilson_interval
+from .shares import effective_counts, share_interval, wilson_interval
 
 # %% ../../nbs/540_evaluate.curves.ipynb #d4baae57
 def one_against_rest(preds: Predictions, # not regression

@@ -28,7 +28,8 @@ from .generation import token_f1
 from .ranking import ndcg, reciprocal_rank
 from .forecast import median_forecast
 from .bootstrap import Interval, check_bootstrap, check_level, resample_counts
-from .intervals import clopper_pearson_interval, estimate_metrics, jackknife_interval, share_interval, wilson_interval
+from .intervals import estimate_metrics, jackknife_interval
+from .shares import clopper_pearson_interval, share_interval, wilson_interval
 
 # %% ../../nbs/550_evaluate.errors.ipynb #848b31b6
 def _names(preds: Predictions, rows) -> np.ndarray: # label names, 'a;b' where there are several

@@ -22,7 +22,8 @@ from ..core import InputError, expected, raise_problems
 from ..records import METRIC_COLUMNS, Predictions
 from .metrics import BoundMetric, select_metrics
 from .bootstrap import Interval
-from .intervals import estimate_metrics, leave_one_out_error, share_interval, wilson_interval
+from .intervals import estimate_metrics, leave_one_out_error
+from .shares import share_interval, wilson_interval
 from .compare import adjust_holm, align_predictions, compare_predictions
 
 # %% ../../nbs/561_evaluate.forgetting.ipynb #d6016992

@@ -26,7 +26,8 @@ from ..core import InputError, expected, raise_problems
 from ..records import METRIC_COLUMNS, Predictions, format_metrics
 from .metrics import BoundMetric, select_metrics
 from .bootstrap import check_level
-from .intervals import describe_units, estimate_metrics, leave_one_out_error, wilson_interval
+from .intervals import describe_units, estimate_metrics, leave_one_out_error
+from .shares import wilson_interval
 from .compare import adjust_holm, align_predictions, compare_predictions
 
 # %% ../../nbs/560_evaluate.robustness.ipynb #4f8a960e

@@ -28,8 +28,8 @@ from ..core import InputError, derive_seed, expected, raise_problems, suggest_na
 from ..records import METRIC_COLUMNS, Predictions, format_metrics
 from .metrics import BoundMetric, select_metrics
 from .bootstrap import Interval, check_level
-from .intervals import (_cautions, _class_units, _newcombe, _scale_of, _widen_for_runs, clopper_pearson_interval, estimate_metrics,
-                                       leave_one_out_error, share_limits)
+from .shares import clopper_pearson_interval, newcombe_limits, share_limits
+from .intervals import count_class_units, describe_cautions, estimate_metrics, find_scale, leave_one_out_error, widen_for_runs
 from .compare import adjust_holm
 
 # %% ../../nbs/530_evaluate.slices.ipynb #b21dc254
@@ -131,7 +131,7 @@ class _Part:
         "How far off the value could be, at a standard normal quantile."
         low, high = self._found[0](z)
         found = Interval(self.value, float(low), float(high), self.bound.n, self.method)
-        if self.bound.runs and np.isfinite(found.low): found = _widen_for_runs(self.bound, found, 1 - 2 * ndtr(-z), self.seed)
+        if self.bound.runs and np.isfinite(found.low): found = widen_for_runs(self.bound, found, 1 - 2 * ndtr(-z), self.seed)
         return min(found.low, self.value), max(found.high, self.value)
 
     @property
@@ -155,9 +155,9 @@ def _limits_of_spread(part: _Part) -> tuple: # z → (low, high); method
     "For all other metrics: the jackknife's t, on a scale without walls, with no less spread than the whole would have in so few units."
     bound, value, whole = part.bound, np.float64(part.value), part.whole or part
     if np.isnan(part.spread[0]): return _no_limits, 'no interval: fewer than two units'
-    if bound.spec.name == 'roc_auc' and bound.unit is None and bound.weight is None and part.spread[1] < 10 and len(sides := _class_units(bound)) == 2:
-        return lambda z: _newcombe(float(value), *sides, stdtrit(max(sides.min() - 1, 1), ndtr(z))), 'newcombe' # the spread hangs on a few items
-    to, slope, back = _scale_of(bound)
+    if bound.spec.name == 'roc_auc' and bound.unit is None and bound.weight is None and part.spread[1] < 10 and len(sides := count_class_units(bound)) == 2:
+        return lambda z: newcombe_limits(float(value), *sides, stdtrit(max(sides.min() - 1, 1), ndtr(z))), 'newcombe' # the spread hangs on a few items
+    to, slope, back = find_scale(bound)
     with np.errstate(divide='ignore', invalid='ignore'):
         at, halfway = to(value), np.sqrt(slope(value) * slope(np.float64(whole.value)))
         spreads = [(part.spread[0] * slope(value), part.spread[1]), (whole.spread[0] * halfway * np.sqrt(whole.bound.units / bound.units), whole.spread[1])]
@@ -166,7 +166,7 @@ def _limits_of_spread(part: _Part) -> tuple: # z → (low, high); method
         reach = lambda z: np.array([-1, 1]) * min(max(stdtrit(freedom, ndtr(z)) * error for error, freedom in spreads), 300) # beyond is no information, and no number
         return lambda z: back(at + reach(z)), 'jackknife'
     if bound.spec.bounds != (0, 1): return _no_limits, 'no interval: every unit is alike'
-    n = _class_units(bound).min() # a perfect ranking is not a certain one
+    n = count_class_units(bound).min() # a perfect ranking is not a certain one
     return lambda z: clopper_pearson_interval(value * n, n, confidence_level=1 - 2 * ndtr(-z)), f'clopper-pearson on the {n} units of the rarest label'
 
 # %% ../../nbs/530_evaluate.slices.ipynb #c6ff8829
@@ -234,7 +234,7 @@ def _compare_to_rest(preds: Predictions, masks: dict, parts: dict, *, seed, min_
             low, high = part.limits(-ndtri((1 - level) / (2 * k)))
             gap, note = ([np.nan] * 5, f'; no gap: fewer than {min_n} items outside') if outside is None else \
                 _gap_to_rest(part, _part_of(outside, whole.bound.spec, seed, weighted, whole), m, level, preds.group)
-            how = part.method + _cautions(part.bound, part.method) + (f'; {k} slices at once' if np.isfinite(low) and k > 1 else '') + note
+            how = part.method + describe_cautions(part.bound, part.method) + (f'; {k} slices at once' if np.isfinite(low) and k > 1 else '') + note
             rows.append((metric, '', name, part.value, low, high, part.bound.n, *gap, level, how + ('; weighted' if part.bound.weight is not None else '')))
     table = pd.DataFrame(rows, columns=SLICE_COLUMNS) if rows else _no_rows(SLICE_COLUMNS)
     return table.assign(p_value=_holm_over_questions(table, question))

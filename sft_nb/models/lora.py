@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from ..core import InputError, derive_seed, expected, raise_problems, suggest_names
+from .adapt import head_name
 
 # %% ../../nbs/24_models.lora.ipynb #725e6ef3
 def adaptable_layers(model: nn.Module, # a timm model
@@ -28,10 +29,6 @@ def adaptable_layers(model: nn.Module, # a timm model
     head = {id(m) for m in model.get_classifier().modules()}
     return [name for name, m in model.named_modules() if id(m) not in head
             and (isinstance(m, nn.Linear) or isinstance(m, (nn.Conv1d, nn.Conv2d)) and m.groups == 1)]
-
-def _head_name(model) -> str:
-    head = model.get_classifier()
-    return next(name for name, m in model.named_modules() if m is head)
 
 # %% ../../nbs/24_models.lora.ipynb #a51ec833
 def _import_peft():
@@ -50,7 +47,7 @@ def add_adapters(model: nn.Module, # a timm model with the head that it is to st
     raise_problems([expected('a parameter of the adapters', 'one of `LoraConfig`', f'`{k}`', suggest_names(k, known)) for k in lora if k not in known])
     targets = lora.pop('target_modules', None) or adaptable_layers(model)
     if not targets: raise InputError(expected('the model', 'one with linear layers or convolutions below the head', type(model).__name__))
-    head = [_head_name(model)] if any(True for _ in model.get_classifier().parameters()) else None
+    head = [head_name(model)] if any(True for _ in model.get_classifier().parameters()) else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, 'adapters'))
         try: return peft.get_peft_model(model, peft.LoraConfig(target_modules=targets, **{'modules_to_save': head, **lora}))

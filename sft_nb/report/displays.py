@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
 from ..core import InputError, expected, suggest_names
-from ..evaluate.intervals import wilson_interval
+from ..evaluate.shares import wilson_interval
 from ..records import Evaluation, format_metrics
 from .look import COLORS, draw_intervals, keep_axes, level_of, name_guide, name_lines, need_table, open_axes, title_axes
 from .words import describe_metric, name_stages

@@ -128,10 +128,7 @@ class CacheFrozen(Callback):
             with torch.no_grad(): one = first(normalize.encodes(source.batch(ids[:1], 0).to(device)).as_subclass(torch.Tensor))
             with writable_folder(self.folder):
                 if not _make_room(self.folder, 2 * one.numel() * len(ids) * views, self.limit): return None
-                try:
-                    with atomic_path(home) as ready: _write(first, source, ids, views, normalize, ready, key, device)
-                except OSError:
-                    if not home.exists(): raise # else another process was quicker
+                with atomic_path(home, once=True) as ready: _write(first, source, ids, views, normalize, ready, key, device)
         return Activations(home, augment)
 
     def after_fit(self): self._begin_with(None, None); self.boundary = None

@@ -30,9 +30,9 @@ from torch import nn
 from ..config import RunConfig
 from ..core import InputError, derive_seed, expected, raise_problems
 from ..data.store import ImageStore, build_store
-from ..models.adapt import layer_groups
+from ..models.adapt import head_name, layer_groups
 from ..models.backbones import input_statistics
-from ..models.lora import _head_name, add_adapters, merge_adapters
+from ..models.lora import add_adapters, merge_adapters
 from ..models.weights import find_weights
 from ..tasks.feed import load_batch
 from ..tasks.targets import describe_targets
@@ -65,7 +65,7 @@ class OldTask:
 
 def _freeze_copy(model, head) -> nn.Module:
     "A copy of `model` with another head, that does not learn."
-    out, name = copy.deepcopy(model), _head_name(model)
+    out, name = copy.deepcopy(model), head_name(model)
     setattr(out.get_submodule(name.rpartition('.')[0]), name.rpartition('.')[2], head.to(next(model.parameters()).device))
     return out.eval().requires_grad_(False).to(memory_format=torch.channels_last) # whatever `model` is: the layout decides the last bits
 

@@ -50,7 +50,7 @@ def _create_pruner(name, config, space):
     spec = space.get('train.epochs', dict(choices=[epochs]))
     most = max(spec.get('choices') or [spec['high']])
     if name == 'median': return pruners.MedianPruner(n_warmup_steps=2)
-    return pruners.HyperbandPruner(max_resource=max(most, 1)) if name == 'hyperband' else pruners.NopPruner()
+    return _create_hyperband(max(most, 1)) if name == 'hyperband' else pruners.NopPruner()
 
 def _suggest(trial, name, spec, kinds):
     "A value for one option; the one that the trial already has, if it has one."
@@ -58,6 +58,22 @@ def _suggest(trial, name, spec, kinds):
     whole = isinstance(spec['low'], int) and isinstance(spec['high'], int) and float not in kinds
     more = dict(log=bool(spec.get('log'))) | ({} if spec.get('step') is None else dict(step=spec['step']))
     return (trial.suggest_int if whole else trial.suggest_float)(name, spec['low'], spec['high'], **more)
+
+# %% ../../nbs/460_train.search.ipynb #d64e2fb4
+def _create_hyperband(most):
+    "Optuna's Hyperband, with verdicts that do not depend on who asks, nor how often."
+    class Hyperband(_import_optuna().pruners.HyperbandPruner):
+        def prune(self, study, trial):
+            "Optuna's rule for a rung, without its marks."
+            bracket = self._get_bracket_id(study, trial)
+            step, rungs = trial.last_step, [3**r for r in range(bracket, self._n_brackets)]
+            if step not in rungs: return False
+            value = trial.intermediate_values[step]
+            there = [v for t in self._create_bracket_study(study, bracket).get_trials(deepcopy=False) if (v := t.intermediate_values.get(step, np.nan)) == v]
+            return value not in sorted(there, reverse=study.direction.name == 'MAXIMIZE')[:max(1, len(there) // 3)]
+    pruner = Hyperband(max_resource=most)
+    pruner._try_initialization(None) # the brackets, before a sampler asks for them
+    return pruner
 
 # %% ../../nbs/460_train.search.ipynb #86da6c0b
 class ReportEpochs(Callback):
