@@ -12,6 +12,7 @@
 - `sft_nb.data.audit`: Look at the data before the model does: copies across splits, broken files, missing labels, and labels that are probably wrong.
 - `sft_nb.data.augment`: Show the model each image a little differently every epoch, and the same way in every repetition of the run.
 - `sft_nb.data.corrupt`: The same picture on a bad day: noise, blur, weather and compression, each in five strengths.
+- `sft_nb.data.instruct`: Questions with their sources, dialogues and summaries, to try a chat model on, without a connection to a hub.
 - `sft_nb.data.items`: One table with one row an example, made from a folder, a table or a file, and checked before anything is trained on it.
 - `sft_nb.data.noise`: The same sentence from a person in a hurry, on a small keyboard, with another habit of writing.
 - `sft_nb.data.splits`: Decide once, by a rule that anyone can repeat, which examples the model learns from and which it is judged by.
@@ -61,6 +62,7 @@
 - `sft_nb.report.words`: What the numbers say, and what an author would rather leave out, in sentences that page and card share.
 - `sft_nb.tasks.chat`: A table of conversations, of prompts with completions, or of texts becomes tokens and labels, exact to the token; and then batches.
 - `sft_nb.tasks.feed`: Batches are ready before the network asks for them, and made by as little work as there is.
+- `sft_nb.tasks.generate`: What a causal model writes, many prompts at once and the same as one by one; and how probable it finds what it should have written.
 - `sft_nb.tasks.image`: A table of images and labels becomes a fastai `DataBlock`; what the network says becomes `Predictions`.
 - `sft_nb.tasks.targets`: What there is to predict: how labels become numbers, which loss fits them, and how outputs become `Predictions`.
 - `sft_nb.train.average`: The average of many models at the price of one: of all steps, of the last epochs, or of the epochs that help each other.

@@ -13,8 +13,8 @@ Docs: https://sft-nb.github.io/sft_nb/models.causal.html.md"""
 # %% auto #0
 __all__ = ['load_causal', 'add_lora', 'save_causal']
 
-# %% ../../nbs/26_models.causal.ipynb #d9902820
-import contextlib
+# %% ../../nbs/26_models.causal.ipynb #a3c621e9
+import importlib
 import inspect
 import shutil
 from pathlib import Path
@@ -23,30 +23,30 @@ import torch
 
 from ..assets import ASSETS, cache_folder, fetch_asset, writable_folder
 from ..core import InputError, atomic_path, derive_seed, expected, raise_problems, suggest_names
-from .lora import _import_peft
 
-# %% ../../nbs/26_models.causal.ipynb #d2712c57
-def _import_transformers():
-    try: import transformers
-    except ImportError as e: raise InputError(expected('transformers', 'installed for language models', 'no such package', 'Install it: pip install "sft_nb[text]"')) from e
-    transformers.utils.logging.disable_progress_bar()
-    return transformers
+# %% ../../nbs/26_models.causal.ipynb #fc8d6429
+def _import(package: str):
+    try: return importlib.import_module(package)
+    except ImportError as e: raise InputError(expected(package, 'installed for language models', 'no such package', 'Install it: pip install "sft_nb[text]"')) from e
 
 def _convert(asset) -> Path:
     "The folder of an asset's weights as safetensors, with its tokenizer."
     place = cache_folder()/'models'/f'{asset.name}-{asset.sha256[:12]}-v1'
     if place.exists(): return place
-    source, t = fetch_asset(asset.name), _import_transformers()
+    source, t = fetch_asset(asset.name), _import('transformers')
     print(f'Converting {asset.name} to safetensors, once; that takes about half a minute.')
-    try: model = t.AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
-    except ImportError as e: raise InputError(expected('gguf and accelerate', 'installed', 'not both', 'Install them: pip install "sft_nb[text]"')) from e
+    for package in ('gguf', 'accelerate'): _import(package) # transformers needs them for this
+    t.utils.logging.disable_progress_bar()
+    model = t.AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
     del model.config.quantization_config # else it counts as quantised, and cannot be saved
     plain = t.AutoModelForCausalLM.from_config(model.config)
     plain.load_state_dict(model.state_dict())
-    with contextlib.suppress(FileExistsError), writable_folder(place.parent), atomic_path(place) as folder:
-        folder.mkdir()
-        plain.save_pretrained(folder)
-        t.AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
+    try:
+        with writable_folder(place.parent), atomic_path(place) as folder:
+            plain.save_pretrained(folder)
+            t.AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
+    except InputError:
+        if not place.exists(): raise # else another process was quicker
     return place
 
 # %% ../../nbs/26_models.causal.ipynb #6568aa8d
@@ -67,7 +67,7 @@ def _grow(model, tokenizer) -> int: # rows that were added
         model.resize_token_embeddings(len(tokenizer))
     return len(tokenizer) - before
 
-# %% ../../nbs/26_models.causal.ipynb #7bb4cd3e
+# %% ../../nbs/26_models.causal.ipynb #58659b5e
 def load_causal(name: str|Path = 'smollm2-135m', # an asset, a folder, or a name of the Hub
                 *,
                 added_tokens: tuple = (), # special tokens that the tokenizer shall know too, such as '<tool>'
@@ -75,7 +75,7 @@ def load_causal(name: str|Path = 'smollm2-135m', # an asset, a folder, or a name
                 **kwargs, # more parameters of transformers' `from_pretrained`, such as `dtype` or `revision`
                 ) -> tuple: # (model, tokenizer); the model in fp32 unless `dtype` says otherwise; raises `InputError` if it cannot be had
     "A causal language model and its tokenizer; `**kwargs` goes to `from_pretrained`."
-    t = _import_transformers()
+    t = _import('transformers')
     asset = ASSETS.get(str(name))
     source = _convert(asset) if asset and asset.member.endswith('.gguf') else name
     try:
@@ -90,14 +90,14 @@ def load_causal(name: str|Path = 'smollm2-135m', # an asset, a folder, or a name
     if checkpointing: model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
     return model, tokenizer
 
-# %% ../../nbs/26_models.causal.ipynb #eea569a2
+# %% ../../nbs/26_models.causal.ipynb #ffd5b5a8
 def add_lora(model, # from `load_causal`; changed in place
              *,
              seed: int, # of the first values of A
              **lora, # what PEFT's `LoraConfig` takes: r, lora_alpha, lora_dropout, use_dora, target_modules, …
              ): # PEFT's model around `model`; raises `InputError` for what `LoraConfig` does not know
     "Freeze a causal model and put adapters beside its layers; `**lora` goes to `LoraConfig`."
-    peft = _import_peft()
+    peft = _import('peft')
     known = inspect.signature(peft.LoraConfig).parameters
     raise_problems([expected('a parameter of the adapters', 'one of `LoraConfig`', f'`{k}`', suggest_names(k, known)) for k in lora if k not in known])
     rows = model.get_input_embeddings().num_embeddings
