@@ -1,8 +1,8 @@
 """Tokens per second of supervised fine-tuning, ours against TRL's SFTTrainer: same model, examples, row length, optimiser, precision and threads.
 
 SmolLM2-135M-Instruct, all weights, on questions with knowledge and their answers (HaluEval), loss on completions. Packed against packed (TRL's best-fit-decreasing strategy) and
-unpacked against unpacked (TRL pads). Each run is a process of its own, the two alternate; the first step is not counted. Clipping and gradient checkpointing are off on both sides. In the
-end the labels of all examples are compared token by token, and the loss on held-out examples by one and the same function.
+unpacked against unpacked (TRL pads). Each run is a process of its own, the two alternate; the first step is not counted. Both take TRL's rows in TRL's order, so that losses can be compared
+step by step; clipping and gradient checkpointing are off on both sides. The labels of all examples are compared token by token, and in the end the loss on held-out examples by one and the same function.
 
     pip install "trl>=1.0"
     python benchmarks/sft_throughput.py             # some ten minutes on two cores
@@ -35,10 +35,13 @@ def digest(tokens, labels) -> str: return hashlib.sha256(json.dumps([list(map(in
 
 def train_ours(a, model, tokenizer, items) -> dict:
     from fastai.callback.core import Callback
-    from sft_nb.tasks.chat import chat_loaders, encode_chat
+    from fastai.data.core import DataLoaders
+    from sft_nb.tasks.chat import ChatLoader, _Rows, encode_chat
     from sft_nb.train.chat import create_chat_learner
     examples = encode_chat(items, tokenizer, max_length=a.length)
-    dls = chat_loaders(examples, examples.take([0]), batch_size=a.batch, packing=a.mode == 'packed', max_length=a.length)
+    position = {tuple(t.tolist()): i for i, t in enumerate(examples.tokens)}
+    rows = [[position[tuple(t)] for t in row] for row in json.loads(Path(a.rows).read_text())]
+    dls = DataLoaders(*(ChatLoader(_Rows(examples, r), bs=a.batch, shuffle=False, num_workers=0) for r in (rows, rows[:1])))
     times, tokens, losses = [], [], []
     class Clock(Callback):
         order = 100
@@ -65,9 +68,14 @@ def train_trl(a, model, tokenizer, items) -> dict:
             return super().training_step(model, inputs, *args, **kwargs)
     config = SFTConfig(output_dir=tempfile.mkdtemp(), per_device_train_batch_size=a.batch, num_train_epochs=1, learning_rate=SAMPLE['lr'], lr_scheduler_type='constant', warmup_steps=0,
                        weight_decay=0, adam_beta1=SAMPLE['betas'][0], adam_beta2=SAMPLE['betas'][1], adam_epsilon=SAMPLE['eps'], optim='adamw_torch_fused', max_grad_norm=0, bf16=a.precision == 'bf16', fp16=False,
-                       use_cpu=True, gradient_checkpointing=False, packing=a.mode == 'packed', max_length=a.length, logging_steps=1, save_strategy='no', report_to='none', disable_tqdm=True, dataloader_pin_memory=False)
+                       use_cpu=True, gradient_checkpointing=False, packing=a.mode == 'packed', max_length=a.length, train_sampling_strategy='sequential', logging_steps=1, save_strategy='no', report_to='none', disable_tqdm=True, dataloader_pin_memory=False)
     trainer = Counted(model=model, args=config, processing_class=tokenizer, train_dataset=Dataset.from_pandas(items[['prompt', 'completion']]), callbacks=[Clock()])
     labels = [digest(t, l) for t, l in zip(trainer.train_dataset['input_ids'], trainer.train_dataset['labels'])] if a.mode != 'packed' else []
+    rows = []
+    for ids, lengths in zip(trainer.train_dataset['input_ids'], trainer.train_dataset['seq_lengths'] if a.mode == 'packed' else ([len(t)] for t in trainer.train_dataset['input_ids'])):
+        cuts = np.cumsum([0, *lengths])
+        rows.append([ids[i:j] for i, j in zip(cuts, cuts[1:])])
+    Path(a.rows).write_text(json.dumps(rows))
     trainer.train()
     return dict(times=times, tokens=tokens, losses=losses, labels=sorted(labels))
 
@@ -90,23 +98,22 @@ def child(a):
 
 
 def compare(a, mode) -> dict:
-    runs = {'ours': [], 'trl': []}
-    for i in range(a.rounds):
-        for side in (runs if i % 2 == 0 else reversed(runs)):
-            with tempfile.TemporaryDirectory() as folder:
-                options = [f'--{k}={getattr(a, k)}' for k in ('n', 'length', 'batch' if mode == 'packed' else 'padded_batch', 'precision')]
-                options = [o.replace('--padded_batch', '--batch') for o in options]
-                done = subprocess.run([sys.executable, '-W', 'ignore', __file__, f'--side={side}', f'--mode={mode}', f'--out={folder}/out.json', *options], capture_output=True, text=True)
+    runs = {'trl': [], 'ours': []}
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(a.rounds):
+            for side in (runs if i % 2 == 0 else reversed(runs)):
+                options = dict(side=side, mode=mode, out=f'{folder}/out.json', rows=f'{folder}/rows.json', n=a.n, length=a.length, batch=a.batch if mode == 'packed' else a.padded_batch, precision=a.precision)
+                done = subprocess.run([sys.executable, '-W', 'ignore', __file__, *(f'--{k}={v}' for k, v in options.items())], capture_output=True, text=True)
                 if done.returncode: raise SystemExit(done.stderr[-3000:])
-                runs[side].append(json.loads(Path(f'{folder}/out.json').read_text()))
-            r = runs[side][-1]
-            print(f"{mode:8s} {side:5s} {r['tokens_per_second']:7.0f} tokens/s   mean loss {r['loss']:.4f}   held out {r['held_out']:.4f}", flush=True)
+                runs[side].append(r := json.loads(Path(options['out']).read_text()))
+                print(f"{mode:8s} {side:5s} {r['tokens_per_second']:7.0f} tokens/s   mean loss {r['loss']:.4f}   held out {r['held_out']:.4f}", flush=True)
     rate = {k: [r['tokens_per_second'] for r in v] for k, v in runs.items()}
     ratios = [o / t for o, t in zip(rate['ours'], rate['trl'])]
-    first = {k: v[0] for k, v in runs.items()}
-    if mode != 'packed': assert first['ours']['labels'] == first['trl']['labels'], 'the labels differ'
-    print(f"{mode}: × {np.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}] of TRL's rate; held-out loss {first['ours']['held_out']:.4f} against {first['trl']['held_out']:.4f}", flush=True)
-    return dict(ours=rate['ours'], trl=rate['trl'], ratio=float(np.median(ratios)), ratios=ratios, same_labels=mode != 'packed', **{f'{k}_{x}': first[k][x] for k in first for x in ('loss', 'held_out', 'losses')})
+    ours, trl = runs['ours'][0], runs['trl'][0]
+    assert ours['tokens'] == trl['tokens'] and (mode == 'packed' or ours['labels'] == trl['labels']), 'the tokens or the labels differ'
+    apart = dict(loss=ours['loss'] / trl['loss'] - 1, held_out=ours['held_out'] / trl['held_out'] - 1, worst_step=float(np.abs(np.array(ours['losses']) / trl['losses'] - 1).max()))
+    print(f"{mode}: × {np.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}] of TRL's rate; losses apart by {apart['loss']:+.2%} in training, {apart['held_out']:+.2%} held out, {apart['worst_step']:.2%} in the worst step", flush=True)
+    return dict(**rate, ratio=float(np.median(ratios)), ratios=ratios, apart=apart, losses=dict(ours=ours['losses'], trl=trl['losses']))
 
 
 def floor(a) -> dict:
@@ -161,6 +168,7 @@ def main():
     p.add_argument('--precision', default='bf16')
     p.add_argument('--side', help=argparse.SUPPRESS)
     p.add_argument('--out', help=argparse.SUPPRESS)
+    p.add_argument('--rows', help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.side: return child(a)
     if a.quick: a.n, a.length, a.rounds = 12, 256, 1

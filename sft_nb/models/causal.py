@@ -13,7 +13,8 @@ Docs: https://sft-nb.github.io/sft_nb/models.causal.html.md"""
 # %% auto #0
 __all__ = ['load_causal', 'add_lora', 'save_causal']
 
-# %% ../../nbs/26_models.causal.ipynb #a3c621e9
+# %% ../../nbs/26_models.causal.ipynb #16fc50b7
+import contextlib
 import importlib
 import inspect
 import shutil
@@ -24,10 +25,19 @@ import torch
 from ..assets import ASSETS, cache_folder, fetch_asset, writable_folder
 from ..core import InputError, atomic_path, derive_seed, expected, raise_problems, suggest_names
 
-# %% ../../nbs/26_models.causal.ipynb #fc8d6429
+# %% ../../nbs/26_models.causal.ipynb #620f8b83
 def _import(package: str):
     try: return importlib.import_module(package)
     except ImportError as e: raise InputError(expected(package, 'installed for language models', 'no such package', 'Install it: pip install "sft_nb[text]"')) from e
+
+@contextlib.contextmanager
+def _without_bars(t):
+    "transformers shows one for each file, however small."
+    shown = t.utils.logging.is_progress_bar_enabled()
+    t.utils.logging.disable_progress_bar()
+    try: yield
+    finally:
+        if shown: t.utils.logging.enable_progress_bar()
 
 def _convert(asset) -> Path:
     "The folder of an asset's weights as safetensors, with its tokenizer."
@@ -36,8 +46,7 @@ def _convert(asset) -> Path:
     source, t = fetch_asset(asset.name), _import('transformers')
     print(f'Converting {asset.name} to safetensors, once; that takes about half a minute.')
     for package in ('gguf', 'accelerate'): _import(package) # transformers needs them for this
-    t.utils.logging.disable_progress_bar()
-    model = t.AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
+    with _without_bars(t): model = t.AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
     del model.config.quantization_config # else it counts as quantised, and cannot be saved
     plain = t.AutoModelForCausalLM.from_config(model.config)
     plain.load_state_dict(model.state_dict())
@@ -67,7 +76,7 @@ def _grow(model, tokenizer) -> int: # rows that were added
         model.resize_token_embeddings(len(tokenizer))
     return len(tokenizer) - before
 
-# %% ../../nbs/26_models.causal.ipynb #58659b5e
+# %% ../../nbs/26_models.causal.ipynb #1ea2a455
 def load_causal(name: str|Path = 'smollm2-135m', # an asset, a folder, or a name of the Hub
                 *,
                 added_tokens: tuple = (), # special tokens that the tokenizer shall know too, such as '<tool>'
@@ -79,13 +88,13 @@ def load_causal(name: str|Path = 'smollm2-135m', # an asset, a folder, or a name
     asset = ASSETS.get(str(name))
     source = _convert(asset) if asset and asset.member.endswith('.gguf') else name
     try:
-        model = t.AutoModelForCausalLM.from_pretrained(source, **{'dtype': torch.float32, **kwargs})
+        with _without_bars(t): model = t.AutoModelForCausalLM.from_pretrained(source, **{'dtype': torch.float32, **kwargs})
         tokenizer = t.AutoTokenizer.from_pretrained(source, **{k: kwargs[k] for k in ('revision', 'token', 'trust_remote_code') if k in kwargs})
     except (OSError, ValueError, KeyError) as e:
         raise InputError(expected(f'`{name}`', 'a causal language model: an asset, a folder or a name of the Hub', str(e).splitlines()[0],
                                   'Without a connection take `smollm2-135m`, or a folder. ' + suggest_names(str(name), [a.name for a in ASSETS.values() if a.member.endswith('.gguf')]))) from e
     _pad(model, tokenizer)
-    tokenizer.add_special_tokens(dict(additional_special_tokens=list(added_tokens)), replace_additional_special_tokens=False) if added_tokens else None
+    if added_tokens: tokenizer.add_tokens(list(added_tokens), special_tokens=True)
     model.grown = _grow(model, tokenizer)
     if checkpointing: model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
     return model, tokenizer
@@ -107,7 +116,7 @@ def add_lora(model, # from `load_causal`; changed in place
         try: return peft.get_peft_model(model, peft.LoraConfig(**{'task_type': 'CAUSAL_LM', 'target_modules': 'all-linear', **grown, **lora}))
         except ValueError as e: raise InputError(expected('the adapters', 'such as PEFT can add', ' '.join(str(e).split()))) from e
 
-# %% ../../nbs/26_models.causal.ipynb #441133e9
+# %% ../../nbs/26_models.causal.ipynb #0ee40266
 def save_causal(model, # from `load_causal` or `add_lora`
                 tokenizer, # its tokenizer, with the chat template
                 folder: str|Path, # replaced if it is there
@@ -115,7 +124,7 @@ def save_causal(model, # from `load_causal` or `add_lora`
     "Write a model so that `AutoModelForCausalLM.from_pretrained(folder)` opens it, adapters merged; whole or absent."
     adapted, folder = hasattr(model, 'peft_config'), Path(folder)
     plain = _merged(model) if adapted else model
-    with atomic_path(folder) as temporary:
+    with _without_bars(_import('transformers')), atomic_path(folder) as temporary:
         plain.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         if adapted: model.save_pretrained(temporary/'adapter')
