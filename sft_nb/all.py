@@ -35,7 +35,9 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
            'regularize_callbacks', 'tune_job', 'expected_best', 'ExpectedBestDisplay', 'ImportanceDisplay',
            'open_search', 'rank_options', 'tune', 'apply_params', 'default_space', 'read_space', 'add_adapters',
            'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha', 'interpolate_weights', 'sweep_weights',
-           'OldTask', 'finish_retain', 'retain_callbacks']
+           'OldTask', 'finish_retain', 'retain_callbacks', 'add_lora', 'load_causal', 'save_causal', 'chat_loaders',
+           'check_chat', 'encode_chat', 'truncation_table', 'compare_scores', 'generate_answers', 'predict_answers',
+           'score_examples', 'create_chat_learner', 'load_instruct']
 
 # %% ../nbs/90_all.ipynb #31284fed
 from .assets import fetch_asset, list_assets
@@ -98,6 +100,11 @@ from .models.lora import add_adapters, load_adapters, merge_adapters
 from .report.tradeoff import TradeoffDisplay
 from .train.interpolate import choose_alpha, interpolate_weights, sweep_weights
 from .train.retain import OldTask, finish_retain, retain_callbacks
+from .models.causal import add_lora, load_causal, save_causal
+from .tasks.chat import chat_loaders, check_chat, encode_chat, truncation_table
+from .tasks.generate import compare_scores, generate_answers, predict_answers, score_examples
+from .train.chat import create_chat_learner
+from .data.instruct import load_instruct
 
 # %% ../nbs/90_all.ipynb #5ce82e89
 _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job',
@@ -128,4 +135,6 @@ _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items'
          'regularize_callbacks', 'tune_job', 'expected_best', 'ExpectedBestDisplay', 'ImportanceDisplay',
          'open_search', 'rank_options', 'tune', 'apply_params', 'default_space', 'read_space', 'add_adapters',
          'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha', 'interpolate_weights', 'sweep_weights',
-         'OldTask', 'finish_retain', 'retain_callbacks']
+         'OldTask', 'finish_retain', 'retain_callbacks',
+         'add_lora', 'load_causal', 'save_causal', 'chat_loaders', 'check_chat', 'encode_chat',
+         'truncation_table', 'compare_scores', 'generate_answers', 'predict_answers', 'score_examples', 'create_chat_learner', 'load_instruct']
