@@ -11,12 +11,14 @@
 - `sft_nb.core`: The few things that every module needs: one sentence for an error, one number from many seeds, one file that is whole or absent.
 - `sft_nb.data.audit`: Look at the data before the model does: copies across splits, broken files, missing labels, and labels that are probably wrong.
 - `sft_nb.data.augment`: Show the model each image a little differently every epoch, and the same way in every repetition of the run.
+- `sft_nb.data.augment_text`: Show the model each text a little differently every epoch, and the same way in every repetition of the run.
 - `sft_nb.data.corrupt`: The same picture on a bad day: noise, blur, weather and compression, each in five strengths.
 - `sft_nb.data.instruct`: Questions with their sources, dialogues and summaries, to try a chat model on, without a connection to a hub.
 - `sft_nb.data.items`: One table with one row an example, made from a folder, a table or a file, and checked before anything is trained on it.
 - `sft_nb.data.noise`: The same sentence from a person in a hurry, on a small keyboard, with another habit of writing.
 - `sft_nb.data.splits`: Decide once, by a rule that anyone can repeat, which examples the model learns from and which it is judged by.
 - `sft_nb.data.store`: Decode every image once, and read it from then on at the speed of memory.
+- `sft_nb.data.text`: Which texts are copies of one another, which are nearly so, and what of a test set the training texts give away.
 - `sft_nb.evaluate.bootstrap`: Ten thousand test sets out of one, in seconds.
 - `sft_nb.evaluate.calibration`: Does 80 % mean 80 %, how far is it off, and what repairs it?
 - `sft_nb.evaluate.compare`: Is it better, or was it luck? On the same items, in pairs, and corrected for how often we asked.

@@ -3,7 +3,8 @@
 A score is worthless if the model has seen the test images, and nobody notices by looking at the score.
 `fingerprint_items` describes every image once. `find_duplicates` finds copies with it, also re-encoded, resized,
 brightened, mirrored or turned ones. `check_leakage` lists what two splits share, and `stop_on_leak` makes that an error.
-`find_suspect_labels` ranks labels that a model contradicts. `audit_items` runs it all and returns an `Audit`. It lists;
+`find_suspect_labels` ranks labels that a model contradicts. `audit_items` runs it all and returns an `Audit`. Texts go the
+same way, with the fingerprints of `sft_nb.data.text`. It lists;
 it removes nothing, because what is a leak and what is a coincidence is for a person to decide.
 
 Docs: https://sft-nb.github.io/sft_nb/data.audit.html.md"""
@@ -27,6 +28,7 @@ from scipy.fft import dctn
 from ..core import TASKS, InputError, expected, hash_file, raise_problems, suggest_names, track
 from .items import read_image
 from .splits import read_time
+from .text import find_near_texts
 from ..records import Predictions
 
 # %% ../../nbs/12_data.audit.ipynb #0fe53693
@@ -130,17 +132,24 @@ def _largest_block(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/12_data.audit.ipynb #5bf1db01
 _MOST_BITS, _MOST_DIFFERENCE = 8, .08
+_IMAGES = ('same_file', 'file_hash', 'the same bytes'), ('same_pixels', 'pixel_hash', 'the same pixels')
+_TEXTS = ('same_text', 'text_hash', 'the same characters'), ('same_words', 'word_hash', 'the same words')
 
-def find_duplicates(fingerprints: pd.DataFrame, # from `fingerprint_items`
-                    ) -> pd.DataFrame: # id_a, id_b, kind, difference, detail; kind is same_file, same_pixels or near_duplicate
-    "Pairs of images that show the same picture. Of many exact copies, each is paired with the first."
+def _exact_kinds(fingerprints: pd.DataFrame) -> tuple: # twice kind, column and detail, the stricter first
+    "What an exact copy can be, of images or of texts."
+    return _TEXTS if 'word_hash' in fingerprints else _IMAGES
+
+def find_duplicates(fingerprints: pd.DataFrame, # from `fingerprint_items` or `fingerprint_texts`
+                    ) -> pd.DataFrame: # id_a, id_b, kind, difference, detail; kind is same_file, same_pixels (of texts: same_text, same_words) or near_duplicate
+    "Pairs of images that show the same picture, or of texts that say the same. Of many exact copies, each is paired with the first."
     good = fingerprints[fingerprints.error == ''].reset_index(drop=True)
     rows = []
-    for kind, column, detail in (('same_file', 'file_hash', 'the same bytes'), ('same_pixels', 'pixel_hash', 'the same pixels')):
+    for kind, column, detail in _exact_kinds(fingerprints):
         first = good.groupby(column, sort=False).id.transform('first')
         for id, original in zip(good.id[first != good.id], first[first != good.id]): rows.append((original, id, kind, 0., detail))
         good = good[first == good.id].reset_index(drop=True) # each picture once
-    if len(good) > 1:
+    if 'word_hash' in good: rows += find_near_texts(good).itertuples(index=False, name=None)
+    elif len(good) > 1:
         thumbnails = np.stack([np.frombuffer(t, np.uint8).reshape(_SIDE, _SIDE) for t in good.thumbnail])
         pairs = _candidates(thumbnails, _MOST_BITS)
         for (i, j, way), difference in zip(pairs, _differences(thumbnails, pairs)):
@@ -153,16 +162,17 @@ LEAK_COLUMNS = ['kind', 'id_a', 'id_b', 'split_a', 'split_b', 'detail']
 _PARTS = ('train', 'valid', 'test')
 
 def check_leakage(items: pd.DataFrame, # with columns id, input and split
-                  fingerprints: pd.DataFrame|None = None, # from `fingerprint_items`; made if not given
+                  fingerprints: pd.DataFrame|None = None, # from `fingerprint_items`, which is called if not given, or from `fingerprint_texts`
                   *,
                   time: str|None = None, # column to check the order of, if the split is by time
-                  ) -> pd.DataFrame: # kind (same_file, same_pixels, near_duplicate, shared_group, time_overlap), id_a, id_b, split_a, split_b, detail
+                  ) -> pd.DataFrame: # kind (as in `find_duplicates`, or shared_group, time_overlap), id_a, id_b, split_a, split_b, detail
     "Everything that two splits share and should not."
     wanted = ['id', 'split'] + ([time] if time else [])
     raise_problems([expected(f'column {c!r}', 'in the items', 'no such column', 'Call `split_items` first.' if c == 'split' else suggest_names(c, items.columns)) for c in wanted if c not in items])
     fingerprints = fingerprint_items(items) if fingerprints is None else fingerprints
     split = dict(zip(items.id.astype(str), items.split))
-    missing = [i for i in split if i not in set(fingerprints.id)]
+    known = set(fingerprints.id)
+    missing = [i for i in split if i not in known]
     if missing: raise InputError(expected('the fingerprints', 'of these items', f'none of {len(missing)} of them, such as {missing[0]!r}', 'Call `fingerprint_items` on these items.'))
     fingerprints = fingerprints[fingerprints.id.isin(split)]
     return _find_leaks(items, fingerprints, find_duplicates(fingerprints), time)
@@ -178,23 +188,27 @@ def _find_leaks(items, fingerprints, duplicates, time: str|None) -> pd.DataFrame
 def _leaking_copies(fingerprints: pd.DataFrame, duplicates: pd.DataFrame, split: dict) -> list:
     "Pairs of copies in different splits."
     good = fingerprints[fingerprints.error == '']
+    exact = _exact_kinds(fingerprints)
+    same = exact[1][1]
     good, rows = good.assign(split=good.id.map(split)), []
-    for _, same in good[good.pixel_hash.duplicated(keep=False)].groupby('pixel_hash', sort=False):
-        parts = [same[same.split == p] for p in _PARTS if (same.split == p).any()]
-        rows += [_same_picture(a, b) for k, a in enumerate(parts) for other in parts[k + 1:] for b in other.itertuples()]
+    for _, copies in good[good[same].duplicated(keep=False)].groupby(same, sort=False):
+        parts = [copies[copies.split == p] for p in _PARTS if (copies.split == p).any()]
+        rows += [_same_picture(a, b, exact) for k, a in enumerate(parts) for other in parts[k + 1:] for b in other.itertuples()]
     near = duplicates[duplicates.kind == 'near_duplicate']
-    picture = good.drop_duplicates('id').set_index('id').pixel_hash
-    first = good[good.pixel_hash.isin(picture[[*near.id_a, *near.id_b]])].drop_duplicates(['pixel_hash', 'split']).groupby('pixel_hash').id.agg(list)
+    picture = good.drop_duplicates('id').set_index('id')[same]
+    first = good[good[same].isin(picture[[*near.id_a, *near.id_b]])].drop_duplicates([same, 'split']).groupby(same).id.agg(list)
     for r in near.itertuples():
         pairs = [sorted((a, b), key=lambda i: _PARTS.index(split[i])) for a in first[picture[r.id_a]] for b in first[picture[r.id_b]]]
         rows += [('near_duplicate', a, b, split[a], split[b], r.detail) for a, b in pairs if split[a] != split[b]]
     return rows
 
-def _same_picture(part: pd.DataFrame, b) -> tuple:
+def _same_picture(part: pd.DataFrame, b, exact: tuple) -> tuple:
     "The row for copy `b` of a picture that is in `part`; the very same file if it is there."
-    same_file = part[part.file_hash == b.file_hash]
-    a = (same_file if len(same_file) else part).iloc[0]
-    return ('same_file', a.id, b.id, a.split, b.split, 'the same bytes') if len(same_file) else ('same_pixels', a.id, b.id, a.split, b.split, 'the same pixels')
+    kind, column, detail = exact[0]
+    identical = part[part[column] == getattr(b, column)]
+    if not len(identical): kind, _, detail = exact[1]
+    a = (identical if len(identical) else part).iloc[0]
+    return kind, a.id, b.id, a.split, b.split, detail
 
 # %% ../../nbs/12_data.audit.ipynb #07858ddb
 def _leaking_groups(items: pd.DataFrame) -> list:
@@ -290,7 +304,7 @@ def audit_items(items: pd.DataFrame, # with columns id, input and target, and ma
                 *,
                 task: str, # one of `TASKS`
                 scores: Predictions|None = None, # of a model that did not see the items, to find suspect labels
-                fingerprints: pd.DataFrame|None = None, # from `fingerprint_items`; made if not given
+                fingerprints: pd.DataFrame|None = None, # from `fingerprint_items`, which is called if not given, or from `fingerprint_texts`
                 time: str|None = None, # as in `check_leakage`
                 ) -> Audit:
     "Look for everything at once. Nothing is changed, and bad rows are no error."
@@ -307,7 +321,7 @@ def audit_items(items: pd.DataFrame, # with columns id, input and target, and ma
     leaks = _find_leaks(items, prints, duplicates, time) if 'split' in items else pd.DataFrame(columns=LEAK_COLUMNS)
     tables = dict(unreadable=unreadable.reset_index(names='row'), missing_labels=missing.reset_index(names='row'), duplicates=_with_targets(duplicates, items),
                   class_balance=_class_balance(items, task), suspect_labels=suspects, leaks=leaks)
-    return Audit(n=len(items), **tables, problems=tuple(_say_problems(items, tables)))
+    return Audit(n=len(items), **tables, problems=tuple(_say_problems(items, tables, 'word_hash' in prints)))
 
 def _with_targets(duplicates: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     target = dict(zip(items.id, items.target))
@@ -330,15 +344,16 @@ def _class_balance(items: pd.DataFrame, task: str) -> pd.DataFrame: # label, n, 
 
 def _count(rows, noun: str) -> str: return f'{len(rows):,} {noun}' + ('' if len(rows) == 1 else 's')
 
-def _say_problems(items: pd.DataFrame, tables: dict) -> list: # sentences
+def _say_problems(items: pd.DataFrame, tables: dict, is_text: bool = False) -> list: # sentences
     "What a person should know before training."
     t, out = tables, []
-    if len(t['unreadable']): out.append(f'{_count(t["unreadable"], "unreadable image")}, such as {t["unreadable"].id.iloc[0]!r}.')
+    thing, same = ('text', 'text') if is_text else ('image', 'picture')
+    if len(t['unreadable']): out.append(f'{_count(t["unreadable"], "unreadable " + thing)}, such as {t["unreadable"].id.iloc[0]!r}.')
     if len(t['missing_labels']): out.append(f'{_count(t["missing_labels"], "missing label")}, such as that of {t["missing_labels"].id.iloc[0]!r}.')
     if items.id.duplicated().any(): out.append(f'{_count(items[items.id.duplicated()], "repeated id")}, such as {items.id[items.id.duplicated()].iloc[0]!r}.')
     if len(d := t['duplicates']):
         torn = d[d.target_a.astype(str) != d.target_b.astype(str)]
-        out.append(f'{_count(d, "pair")} of the same picture, such as {d.id_a.iloc[0]!r} and {d.id_b.iloc[0]!r}.')
+        out.append(f'{_count(d, "pair")} of the same {same}, such as {d.id_a.iloc[0]!r} and {d.id_b.iloc[0]!r}.')
         if len(torn): out.append(f'{_count(torn, "such pair")} with different labels, such as {torn.id_a.iloc[0]!r} and {torn.id_b.iloc[0]!r}.')
     for kind, rows in t['leaks'].groupby('kind', sort=True): out.append(f'{_count(rows, "leak")} between splits ({kind}), such as {rows.id_a.iloc[0]!r} and {rows.id_b.iloc[0]!r}.')
     balance = t['class_balance']

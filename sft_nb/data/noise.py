@@ -1,9 +1,10 @@
 """The same sentence from a person in a hurry, on a small keyboard, with another habit of writing.
 
-What `sft_nb.data.corrupt` is for pictures, for text: `corrupt_text` makes six kinds of noise, each at five severities, that
-leave a reader in no doubt what was meant. Typing errors, neighbouring keys, letter case, spaces, punctuation, and contractions
-("do not", "don't"). No word is replaced by another, so that the label stays true without anybody checking. It is a pure
-function of (text, noise, severity, seed, item). `TEXT_NOISE` is the table of kinds, which needs English only for contractions.
+What `sft_nb.data.corrupt` is for pictures, for text: `corrupt_text` makes twelve kinds of noise, each at five severities, that
+leave a reader in no doubt what was meant. Typing errors, neighbouring keys, letter case, spaces, punctuation, contractions ("do not",
+"don't"), a scanner's confusions, letters that only look right, lost accents, lost words, and sentences that say nothing. No word is
+replaced by another, so that the label stays true without anybody checking. It is a pure function of (text, noise, severity, seed, item).
+`TEXT_NOISE` is the table of kinds; contractions, lost words and empty sentences are for English. `evaluate_robustness` compares what a model says of them.
 
 Docs: https://sft-nb.github.io/sft_nb/data.noise.html.md"""
 
@@ -13,7 +14,7 @@ Docs: https://sft-nb.github.io/sft_nb/data.noise.html.md"""
 __all__ = ['TEXT_NOISE', 'TextNoise', 'corrupt_text']
 
 # %% ../../nbs/16_data.noise.ipynb #4752fbf1
-import re
+import re, unicodedata
 from dataclasses import dataclass
 from typing import Callable
 
@@ -83,6 +84,27 @@ def _contract(match, rng) -> str:
     other = _swap[said.lower().replace('’', "'")]
     return other.upper() if said.isupper() and len(said) > 3 else (said[0] if other[0].lower() == said[0].lower() else other[0]) + other[1:]
 
+# %% ../../nbs/16_data.noise.ipynb #82c86078
+_lookalike = {'rn': 'm', 'm': 'rn', 'cl': 'd', 'vv': 'w', 'w': 'vv', 'li': 'h', 'ri': 'n', 'nn': 'm', 'e': 'c', 'c': 'e', 'h': 'b', 'f': 't', 'u': 'ii', 'l': '1', 'o': '0', 's': '5', 'i': 'l', 'g': 'q'}
+_scanned = re.compile(r'(?<=[^\W\d_])(?:' + '|'.join(sorted(_lookalike, key=len, reverse=True)) + r')(?=[^\W\d_])')
+_homoglyph = dict(zip('aceijopsxyABCEHIJKMNOPSTXYZ', 'асеіјорѕхуАВСЕНІЈКМΝОРЅТХУΖ')) # Cyrillic, and Greek for N and Z
+_foreign = re.compile(f"[{''.join(_homoglyph)}]")
+_accented = re.compile('[\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff]')
+
+def _misread(match, rng) -> str: return _lookalike[match[0]]
+def _disguise(match, rng) -> str: return _homoglyph[match[0]]
+def _strip_accent(match, rng) -> str: return ''.join(c for c in unicodedata.normalize('NFD', match[0]) if not unicodedata.combining(c))
+
+# %% ../../nbs/16_data.noise.ipynb #604cc859
+_negation = "not|no|never|nor|none|nobody|nothing|neither|without|hardly|barely|cannot|[a-z]+n['’]t"
+_spare_word = re.compile(rf'(?<!\S)(?<!\bnot )(?<!\bno )(?<!\bnever )(?!(?:{_negation})\b)[^\W\d_]+[ \t]+(?=\w)', re.IGNORECASE)
+_mark_alone = re.compile(r'[.,;:!?…"“”()]+')
+_sentence_end = re.compile(r'(?<=[^\W\d_])[.!?]+(?=\s|$)')
+_asides = ('I am writing this on a train.', 'It is Tuesday today.', 'The window is open.', 'My name is at the top.', 'This is the next line.', 'Somebody has just come in.', 'It rained in the morning.')
+
+def _leave_out(match, rng) -> str: return ''
+def _add_aside(match, rng) -> str: return f'{match[0]} {rng.choice(_asides)}'
+
 # %% ../../nbs/16_data.noise.ipynb #11a9997c
 @dataclass(frozen=True)
 class TextNoise:
@@ -93,6 +115,14 @@ class TextNoise:
     rates: tuple # the share of places that is struck, for each of five severities
     about: str # what it does
 
+    def apply(self,
+              text: str, # in any script
+              rate: float, # the share of places to strike, in [0, 1]
+              *,
+              seed: int) -> str: # `text` itself where there is nothing to strike
+        "Strike at a rate of one's own."
+        return _strike(self.pattern, text, rate, seed, self.change)
+
 _of_words, _of_marks = (.05, .1, .2, .3, .5), (.2, .4, .6, .8, 1.)
 
 TEXT_NOISE = {kind.name: kind for kind in (
@@ -102,6 +132,12 @@ TEXT_NOISE = {kind.name: kind for kind in (
     TextNoise('whitespace', _gap, _respace, (.03, .06, .12, .2, .33), 'spaces lost, doubled, or turned into tabs and line breaks'),
     TextNoise('punctuation', _mark, _remark, _of_marks, 'marks dropped, doubled, or set apart'),
     TextNoise('contractions', _contraction, _contract, _of_marks, '“do not” for “don’t” and back'),
+    TextNoise('unpunctuated', _mark_alone, _leave_out, _of_marks, 'marks dropped'),
+    TextNoise('scanner', _scanned, _misread, (.02, .04, .08, .15, .3), 'what a scanner mistakes: m for rn, 1 for l'),
+    TextNoise('homoglyphs', _foreign, _disguise, (.02, .05, .1, .2, .4), 'letters of another script that look the same'),
+    TextNoise('accents', _accented, _strip_accent, _of_marks, 'é without its accent'),
+    TextNoise('dropped_words', _spare_word, _leave_out, (.02, .05, .1, .15, .25), 'words left out, but no negation'),
+    TextNoise('asides', _sentence_end, _add_aside, (.1, .2, .4, .7, 1.), 'sentences put in that say nothing'),
 )}
 
 # %% ../../nbs/16_data.noise.ipynb #d00524dc
@@ -119,4 +155,4 @@ def corrupt_text(text: str, # in any script
     if severity not in (1, 2, 3, 4, 5): problems.append(expected('`severity`', 'a whole number from 1 to 5', repr(severity)))
     raise_problems(problems)
     kind = TEXT_NOISE[noise]
-    return _strike(kind.pattern, text, kind.rates[severity - 1], derive_seed(seed, 'corrupt', noise, item), kind.change)
+    return kind.apply(text, kind.rates[severity - 1], seed=derive_seed(seed, 'corrupt', noise, item))

@@ -66,7 +66,7 @@ def _neighbours(unit: np.ndarray, row: int, k: int = 6) -> tuple: # rows and cos
 # %% ../../nbs/640_report.clean.ipynb #9d007735
 _KINDS = dict(suspect=('suspect label', 'suspect labels'), copy=('copy', 'copies'), loss=('high loss', 'high losses'))
 _SPLITS = dict(train=1, valid=2, test=3)
-_SAME = ('same_file', 'same_pixels', 'near_duplicate')
+_SAME = ('same_file', 'same_pixels', 'same_text', 'same_words', 'near_duplicate')
 
 def _rows_of(audit, name: str) -> list: # of dicts
     "A table of an audit, or of its `to_dict`."
