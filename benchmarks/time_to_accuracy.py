@@ -96,7 +96,7 @@ def train_fastai(items, a, watch, expert):
 def train_ours(items, a, watch, everything):
     "The main job's training, into a folder that is thrown away."
     from fastai.callback.core import Callback
-    from sft_nb.tasks.image import score_images
+    from sft_nb.tasks.inputs import score_items
     from sft_nb.tasks.targets import describe_targets
     from sft_nb.train.run import open_run, train_run
     config = make(a, **(dict(freeze_to=0, epochs=1) if everything else {}))
@@ -105,7 +105,7 @@ def train_ours(items, a, watch, everything):
     class Look(Callback):
         "After the probe and after each epoch; a look at the validation split alone has a beginning and an end, too."
         order, took = 90, None
-        def look(self, what): watch.look(what, lambda: (targets.labels, score_images(self.learn.model, self.dls.train.find_source().store, watch.items['id'], targets)))
+        def look(self, what): watch.look(what, lambda: (targets.labels, score_items(self.learn.model, self.dls.train.find_source().store, watch.items['id'], targets)))
         def before_fit(self):
             if not watch.rows: self.look('linear probe')
         def before_train(self): self.began = time.perf_counter()

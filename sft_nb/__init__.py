@@ -59,6 +59,7 @@
 - `sft_nb.report.words`: What the numbers say, and what an author would rather leave out, in sentences that page and card share.
 - `sft_nb.tasks.feed`: Batches are ready before the network asks for them, and made by as little work as there is.
 - `sft_nb.tasks.image`: A table of images and labels becomes a fastai `DataBlock`; what the network says becomes `Predictions`.
+- `sft_nb.tasks.inputs`: A run trains on pictures, and knows nothing of them: what differs between kinds of inputs stands behind one object.
 - `sft_nb.tasks.targets`: What there is to predict: how labels become numbers, which loss fits them, and how outputs become `Predictions`.
 - `sft_nb.train.average`: The average of many models at the price of one: of all steps, of the last epochs, or of the epochs that help each other.
 - `sft_nb.train.cache`: What a frozen layer makes of an image never changes, so it is computed once and read from disk from then on.

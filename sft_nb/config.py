@@ -40,6 +40,7 @@ def option(default, # used if the file is silent; `MISSING` for an option that m
 class DataConfig:
     "What is learned from."
     path: str = option(MISSING, 'a folder with one sub-folder a class; a .csv, .tsv or .parquet table; or `elpv`')
+    kind: str = option('images', 'what an input is', choices=('images',))
     task: str = option('single_label', 'one label an item, any number of labels (separated by ;), or a number', choices=TASKS)
     input: str = option('file', 'column with the image files (tables only)')
     target: str = option('label', 'column with the labels (tables only)')

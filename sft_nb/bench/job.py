@@ -25,17 +25,16 @@ from ..assets import ASSETS, fetch_asset
 from .standard import check_standard
 from ..config import RunConfig, make_config
 from ..core import InputError, expected, hash_json, suggest_names
-from ..data.audit import Audit, audit_items, fingerprint_items, stop_on_leak
+from ..data.audit import Audit, audit_items, stop_on_leak
 from ..data.items import items_from_file, items_from_folder, load_cifar10, load_elpv, validate_items
 from ..data.splits import split_items
-from ..data.store import build_store
 from ..evaluate.power import minimum_detectable_effect
 from ..evaluate.evaluation import evaluate_predictions, majority_baseline
 from ..evaluate.forgetting import measure_forgetting
 from ..evaluate.robustness import evaluate_robustness
-from ..models.backbones import create_backbone
 from ..records import Evaluation
 from ..report.card import save_report
+from ..tasks.inputs import find_inputs
 from ..tasks.targets import describe_targets, make_item_predictions
 from ..train.guard import hold_folder
 from ..train.probe import cross_predict, extract_features
@@ -80,13 +79,13 @@ def audit_job(config: RunConfig, # its sections `data`, `split` and `model`
               items: pd.DataFrame, # from `prepare_items`
               ) -> Audit: # unreadable files, duplicates, leaks, class balance, suspect labels
     "Audit a data set with the eyes of the backbone that is to be fine-tuned."
-    fingerprints = fingerprint_items(items)
+    inputs = find_inputs(config)
+    fingerprints = inputs.fingerprint(items)
     if fingerprints['error'].fillna('').ne('').any() or config.data.task != 'single_label':
         return audit_items(items, task=config.data.task, fingerprints=fingerprints)
     targets = describe_targets(items, task=config.data.task, positive=config.data.positive)
-    model = create_backbone(config.model.backbone, n_out=targets.n_out, weights=config.model.weights).to(default_device())
-    store = build_store(items, size=config.model.size, resize=config.model.resize)
-    features = extract_features(model, store, items['id'], precision=config.train.precision)
+    model = inputs.create_model(targets.n_out).to(default_device())
+    features = extract_features(model, inputs.build_store(items), items['id'], precision=config.train.precision)
     opinion = cross_predict(features, targets.encode(items), n_out=targets.n_out, groups=items.get('group'), seed=config.split.seed)
     return audit_items(items, task=config.data.task, scores=make_item_predictions(items, opinion, targets), fingerprints=fingerprints)
 
