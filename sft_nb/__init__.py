@@ -38,6 +38,7 @@
 - `sft_nb.models.adapt`: Which layers learn, and how fast: groups in the model's own order, from the pixels to the head.
 - `sft_nb.models.backbones`: Any timm model by name, with pretrained weights and a new head for your labels.
 - `sft_nb.models.fuse`: The same network, cheaper to train: frozen norms go into their convolutions, and each gradient takes the kernel that is fast.
+- `sft_nb.models.language`: Any text encoder by name, with pretrained weights and a new head, that answers to the same words as an image backbone.
 - `sft_nb.models.lora`: Fine-tune a few numbers beside each layer instead of the layers themselves, and keep the backbone as it was.
 - `sft_nb.models.weights`: Pretrained weights from a checksummed package, a file of yours, or the hub; never silently random.
 - `sft_nb.records`: The two frozen tables that carry a result from training to the report: what the model said, and what that is worth.
@@ -61,6 +62,7 @@
 - `sft_nb.tasks.image`: A table of images and labels becomes a fastai `DataBlock`; what the network says becomes `Predictions`.
 - `sft_nb.tasks.inputs`: A run trains on pictures, and knows nothing of them: what differs between kinds of inputs stands behind one object.
 - `sft_nb.tasks.targets`: What there is to predict: how labels become numbers, which loss fits them, and how outputs become `Predictions`.
+- `sft_nb.tasks.text`: A table of texts and labels becomes batches of tokens, and nothing is computed twice or padded more than it must be.
 - `sft_nb.train.average`: The average of many models at the price of one: of all steps, of the last epochs, or of the epochs that help each other.
 - `sft_nb.train.cache`: What a frozen layer makes of an image never changes, so it is computed once and read from disk from then on.
 - `sft_nb.train.checkpoint`: Stop a training at any time, and go on to exactly the weights it would have had.

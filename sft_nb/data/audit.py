@@ -140,7 +140,7 @@ def find_duplicates(fingerprints: pd.DataFrame, # from `fingerprint_items`
         first = good.groupby(column, sort=False).id.transform('first')
         for id, original in zip(good.id[first != good.id], first[first != good.id]): rows.append((original, id, kind, 0., detail))
         good = good[first == good.id].reset_index(drop=True) # each picture once
-    if len(good) > 1:
+    if len(good) > 1 and good.thumbnail.str.len().all(): # texts have none
         thumbnails = np.stack([np.frombuffer(t, np.uint8).reshape(_SIDE, _SIDE) for t in good.thumbnail])
         pairs = _candidates(thumbnails, _MOST_BITS)
         for (i, j, way), difference in zip(pairs, _differences(thumbnails, pairs)):

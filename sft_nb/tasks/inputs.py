@@ -18,12 +18,13 @@ from torch import nn
 
 from ..config import RunConfig
 from ..models.backbones import input_statistics
-from .feed import batch_ids, load_batch
+from .feed import map_batches
 from .image import ImageInputs
 from .targets import Targets
+from .text import TextInputs
 
 # %% ../../nbs/35_tasks.inputs.ipynb #5d1e0007
-INPUTS = dict(images=ImageInputs)
+INPUTS = dict(images=ImageInputs, text=TextInputs)
 
 def find_inputs(config: RunConfig, # its option `data.kind` decides
                 ) -> ImageInputs: # or another with the same methods
@@ -41,7 +42,6 @@ def score_items(model: nn.Module, # with its head
                 ) -> np.ndarray: # as `Predictions.score`
     "What a network says of inputs in a store, without any data loader."
     model = model.eval().to(memory_format=torch.channels_last)
-    device, statistics = next(model.parameters()).device, input_statistics(model)
-    out = torch.cat([model(load_batch(store, part, statistics).to(device)).cpu() for part in batch_ids(ids, batch_size, 'Predicting')]).double()
+    out = map_batches(model, store, ids, statistics=input_statistics(model), device=next(model.parameters()).device, batch_size=batch_size, desc='Predicting').double()
     act = dict(single_label=lambda o: o.softmax(1), multi_label=torch.sigmoid, regression=torch.flatten)
     return act[targets.task](out).numpy()
