@@ -32,7 +32,7 @@ from sft_nb.records import Predictions
 
 # What is counted, and can be the moment of a kill: name → (owner, attribute).
 EVENTS = dict(decode=(sft_nb.data.store, '_resize'), solve=(sft_nb.train.probe, '_solve'), batch=(Learner, 'one_batch'), tensors=(sft_nb.models.weights, 'save_file'),
-              checkpoint=(sft_nb.train.checkpoint, 'write_tensors'), score=(sft_nb.train.run, 'score_images'), save=(Predictions, 'save'), replace=(os, 'replace'))
+              checkpoint=(sft_nb.train.checkpoint, 'write_tensors'), score=(sft_nb.train.run, 'score_items'), save=(Predictions, 'save'), replace=(os, 'replace'))
 
 
 def prepare(folder, quick):

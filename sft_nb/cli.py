@@ -46,24 +46,29 @@ def _run(config: RunConfig, folder) -> int:
 def _init_command(args) -> int:
     "Write a commented configuration for a data set."
     if args.out.exists(): raise InputError(expected(f'`{args.out}`', 'a new file', 'one that exists', 'Choose another name with --out.'))
-    write_config(make_config(dict(data=guess_data(args.data))), args.out)
+    write_config(make_config(dict(data=guess_data(args.data, args.kind))), args.out)
     print(f'Wrote {args.out}. Read it, change what you like, then: sft-nb run {args.out}')
     return 0
 
+_INPUT_NAMES = dict(images=('file', 'path', 'image', 'filename', 'filepath', 'image_path', 'input'), text=('text', 'sentence', 'review', 'comment', 'content', 'message', 'input'))
+
 def guess_data(source: str, # a folder, a table, or the name of an asset
+               kind: str = 'images', # or `text`
                ) -> dict: # the section `data`
     "The columns that a table seems to have."
-    if Path(source).suffix not in ('.csv', '.tsv', '.parquet'): return dict(path=source)
+    about = dict(path=source) if kind == 'images' else dict(path=source, kind=kind)
+    if Path(source).suffix not in ('.csv', '.tsv', '.parquet', '.jsonl'): return about
     import pandas as pd
+    from sft_nb.records import read_table
     if not Path(source).is_file(): raise InputError(expected(f'`{source}`', 'a table', 'nothing'))
-    frame = pd.read_parquet(source) if source.endswith('.parquet') else pd.read_csv(source, sep=None, engine='python', nrows=1000)
+    frame = pd.read_csv(source, sep=None, engine='python', nrows=1000) if source.endswith(('.csv', '.tsv')) else read_table(source)
     named = lambda names, default: next((c for c in frame.columns if str(c).lower() in names), default)
-    input = named(('file', 'path', 'image', 'filename', 'filepath', 'image_path', 'input'), 'file')
+    input = named(_INPUT_NAMES[kind], _INPUT_NAMES[kind][0])
     target = named(('label', 'target', 'class', 'category', 'y'), 'label')
     labels = frame[target] if target in frame else pd.Series(dtype=str)
     number = pd.api.types.is_float_dtype(labels) and labels.nunique() > 20
     task = 'regression' if number else 'multi_label' if labels.astype(str).str.contains(';').any() else 'single_label'
-    return dict(path=source, input=str(input), target=str(target), task=task)
+    return about | dict(input=str(input), target=str(target), task=task)
 
 # %% ../nbs/80_cli.ipynb #e2d98b08
 def _audit_command(args) -> int: # 0 if nothing was found, else 2
@@ -117,7 +122,7 @@ def _stress_command(args) -> int:
     return 0
 
 def _predict_command(args) -> int:
-    "Apply a run's model to images."
+    "Apply a run's model to images, or to texts."
     from sft_nb.core import atomic_path
     from sft_nb.train.run import Run, predict_files
     table = predict_files(Run(args.run), args.files)
@@ -186,7 +191,7 @@ def print_result(evaluation, # an `Evaluation`
 # %% ../nbs/80_cli.ipynb #e1e99f4d
 def make_parser() -> argparse.ArgumentParser:
     "All that can be typed after `sft-nb`."
-    parser = argparse.ArgumentParser('sft-nb', description="Fine-tune a pretrained model on labelled images, and leave with a result that stands up in review.",
+    parser = argparse.ArgumentParser('sft-nb', description="Fine-tune a pretrained model on labelled images or texts, and leave with a result that stands up in review.",
         epilog='Start: sft-nb init PHOTOS --out my.yaml, then sft-nb run my.yaml. To see it work first: sft-nb demo.')
     parser.add_argument('--version', action='version', version=f'sft-nb {__version__}')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
@@ -198,7 +203,8 @@ def make_parser() -> argparse.ArgumentParser:
     p = add('demo', _demo_command, 'sft-nb demo')
     p.add_argument('--out', type=Path, default=Path('runs/demo'), help='folder of the run (default: runs/demo)')
     p = add('init', _init_command, 'sft-nb init photos --out my.yaml')
-    p.add_argument('data', help='a folder with one sub-folder a class, or a table (.csv, .tsv, .parquet) with a column of files and one of labels')
+    p.add_argument('data', help='a folder with one sub-folder a class, or a table (.csv, .tsv, .parquet, .jsonl) with a column of files, or of texts, and one of labels')
+    p.add_argument('--kind', choices=tuple(_INPUT_NAMES), default='images', help='what an input is (default: images)')
     p.add_argument('--out', type=Path, default=Path('my.yaml'), help='the file to write (default: my.yaml)')
     p = add('audit', _audit_command, 'sft-nb audit photos')
     p.add_argument('data', help='as for init, or a configuration')
@@ -235,7 +241,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_tune(add)
     p = add('predict', _predict_command, 'sft-nb predict runs/first new/*.jpg --out said.csv')
     p.add_argument('run', metavar='RUN', help='folder of a finished run')
-    p.add_argument('files', metavar='FILE', nargs='+', help='images')
+    p.add_argument('files', metavar='FILE', nargs='+', help='images; for a run on texts, texts or tables with its column of them')
     p.add_argument('--out', type=Path, help='the CSV file to write (default: the terminal)')
     return parser
 

@@ -39,9 +39,11 @@ def option(default, # used if the file is silent; `MISSING` for an option that m
 @dataclass(frozen=True)
 class DataConfig:
     "What is learned from."
-    path: str = option(MISSING, 'a folder with one sub-folder a class; a .csv, .tsv or .parquet table; or `elpv`')
+    path: str = option(MISSING, 'a folder with one sub-folder a class; a .csv, .tsv, .parquet or .jsonl table; or a name such as `elpv` or `imdb`')
+    kind: str = option('images', 'what an input is', choices=('images', 'text'))
     task: str = option('single_label', 'one label an item, any number of labels (separated by ;), or a number', choices=TASKS)
-    input: str = option('file', 'column with the image files (tables only)')
+    input: str = option('file', 'column with the image files, or with the texts (tables only)')
+    input_b: str|None = option(None, 'column with the second text of a pair')
     target: str = option('label', 'column with the labels (tables only)')
     id: str|None = option(None, 'column that names an item; the file name if empty')
     root: str|None = option(None, 'folder that the files are relative to; the folder of the table if empty')
@@ -51,6 +53,7 @@ class DataConfig:
     weight: str|None = option(None, 'column that says how much an item counts in `weighted_accuracy`')
     slices: list = option([], 'columns to report results by')
     split: str|None = option(None, 'column that holds train, valid or test, for method `given`')
+    max_items: int|None = option(None, 'at most so many items, a sample in which targets keep their shares; all if empty', low=2)
     time: str|None = option(None, 'column to order by, for method `time`')
 
 @dataclass(frozen=True)
@@ -67,9 +70,10 @@ class SplitConfig:
 @dataclass(frozen=True)
 class ModelConfig:
     "What is fine-tuned."
-    backbone: str = option('tf_efficientnet_lite0', 'any timm name')
+    backbone: str = option('tf_efficientnet_lite0', 'any timm name; for texts any encoder of the Hugging Face Hub, such as `minilm-l6`')
     weights: str = option('auto', '`auto` (offline table, then hub), a file, or `none` for random weights on purpose')
     size: int = option(224, 'pixels of a side', low=32, high=1024)
+    max_length: int = option(256, 'tokens of a text that are read; the rest is left out', low=4)
     resize: str = option('squash', 'how an image becomes square', choices=('squash', 'crop'))
     drop_rate: float = option(0., 'dropout before the head', low=0, high=.9)
     drop_path_rate: float = option(0., 'stochastic depth: the probability that the last block is skipped, less for earlier ones', low=0, high=.9)
@@ -218,11 +222,27 @@ def _check_together(config) -> list:
              ('`train.focal_gamma`', '0, for regression', t.focal_gamma and config.data.task == 'regression', '')]
     return [expected(name, to_be, value, do) for name, to_be, value, do in wrong if value]
 
+_DEFAULTS = dict(text=dict(data=dict(input='text'), model=dict(backbone='minilm-l6'), train=dict(epochs=3, lr=2e-4, layer_decay=.9, warmup=.1))) # where a kind of inputs has its own
+
+def _fill_in(given):
+    "Below what is given, the defaults of its kind of inputs."
+    data = given.get('data') if isinstance(given, dict) else None
+    own = _DEFAULTS.get(data.get('kind'), {}) if isinstance(data, dict) and isinstance(data.get('kind'), str) else {}
+    return {**given, **{k: v | given.get(k) if isinstance(given.get(k), dict) else v if given.get(k) is None else given[k] for k, v in own.items()}} if own else given
+
+def _check_kind(config) -> list:
+    "What only pictures have."
+    if config.data.kind == 'images': return [expected('`data.input_b`', 'empty, for images', config.data.input_b)] if config.data.input_b else []
+    t, r = config.train, config.retain
+    wrong = [(f'`train.{k}`', to_be, getattr(t, k)) for k, to_be in dict(augment='none', mixup=0., cutmix=0., erasing=0.).items() if getattr(t, k) != to_be]
+    wrong += [(f'`retain.{k}`', 0, getattr(r, k)) for k in ('ewc', 'lwf', 'replay') if getattr(r, k)]
+    return [expected(name, f'{to_be} for texts', value, 'It is for images.') for name, to_be, value in wrong]
+
 def make_config(given: dict, # nested, as in the file
                 ) -> RunConfig: # raises `InputError` with everything that is wrong
     "A checked configuration from a mapping."
     problems = []
-    config = _parse(RunConfig, given, '', problems)
+    config = _parse(RunConfig, _fill_in(given), '', problems)
     if config:
         s, t = config.split, config.train
         if s.method != 'given' and s.valid + s.test >= 1: problems.append(expected('`split.valid` + `split.test`', 'below 1', s.valid + s.test))
@@ -230,7 +250,7 @@ def make_config(given: dict, # nested, as in the file
             if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(v, int) for v in pair) and pair[0] > 0):
                 problems.append(expected(f'`train.unfreeze[{i}]`', '[epochs, freeze_to], two whole numbers', pair))
         problems += _check_together(config)
-        problems += _check_retain(config)
+        problems += _check_retain(config) + _check_kind(config)
         for name, threshold in config.standard.items():
             if not _is_kind(threshold, float): problems.append(expected(f'`standard.{name}`', 'a number', repr(threshold)))
     raise_problems(problems)

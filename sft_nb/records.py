@@ -353,23 +353,36 @@ def _pad_candidates(frame) -> tuple: # a row for each query, with the columns th
 Predictions.to_frame, Predictions.from_frame = _to_frame, classmethod(_from_frame)
 
 # %% ../nbs/02_records.ipynb #0b7ef56e
-_SEPARATORS = {'.csv': ',', '.tsv': '\t', '.txt': '\t', '.parquet': None, '.pq': None}
+_SEPARATORS = {'.csv': ',', '.tsv': '\t', '.txt': '\t', '.parquet': None, '.pq': None, '.jsonl': None}
 
-def read_table(path: str|Path, # .csv, .tsv or .parquet
+def read_table(path: str|Path, # .csv, .tsv, .parquet or .jsonl
                *,
                text=(), # columns to be read as text
                ) -> pd.DataFrame: # raises `InputError` that names the file
     "A table from a file."
     path = Path(path)
     if not path.is_file(): raise InputError(expected('the data file', 'a file', f'{str(path)!r}, which is not there'))
-    if path.suffix.lower() not in _SEPARATORS: raise InputError(expected('the data file', 'a .csv, .tsv or .parquet file', repr(path.name)))
+    if path.suffix.lower() not in _SEPARATORS: raise InputError(expected('the data file', 'a .csv, .tsv or .parquet file, or .jsonl', repr(path.name)))
     separator = _SEPARATORS[path.suffix.lower()]
     try:
+        if path.suffix.lower() == '.jsonl':
+            frame = pd.read_json(path, lines=True, dtype=False, convert_dates=False, encoding='utf-8')
+            return frame.astype({c: object for c in text if c in frame})
         if separator is None: return pd.read_parquet(path)
         names = pd.read_csv(path, sep=separator, nrows=0, encoding='utf-8-sig').columns
         return pd.read_csv(path, sep=separator, dtype={c: str for c in text}, keep_default_na=False, encoding='utf-8-sig', na_values={c: [''] for c in names if c not in text})
     except (ValueError, OSError, pd.errors.ParserError) as e: # ArrowInvalid and UnicodeDecodeError are ValueErrors
+        if isinstance(e, UnicodeDecodeError): raise InputError(expected(f'{path}', 'text in UTF-8', f'bytes that are not, in {_bad_lines(path)}', 'Save it in UTF-8, or mend these lines.')) from None
         raise InputError(expected(f'{path}', 'a readable table', str(e).strip().splitlines()[0], 'Save it as CSV in UTF-8, or as Parquet.')) from None
+
+def _bad_lines(path) -> str:
+    "The lines that are not UTF-8, counted from 1."
+    bad = []
+    with open(path, 'rb') as f:
+        for i, line in enumerate(f, 1):
+            try: line.decode('utf-8')
+            except UnicodeDecodeError: bad.append(i)
+    return f"line{'s' * (len(bad) > 1)} {', '.join(map(str, bad[:20]))}" + (f' and {len(bad) - 20} more' if len(bad) > 20 else '')
 
 def _from_file(cls, path: str|Path, # .csv, .tsv or .parquet
                **kw,

@@ -18,7 +18,8 @@ from sft_nb.evaluate.evaluation import evaluate_predictions
 from sft_nb.models.backbones import create_backbone, input_statistics
 from sft_nb.records import make_predictions
 from sft_nb.report.page import save_page
-from sft_nb.tasks.image import image_block, score_images
+from sft_nb.tasks.image import image_block
+from sft_nb.tasks.inputs import score_items
 from sft_nb.tasks.targets import LabelLoss, LabelsLoss, NumberLoss, create_loss, describe_targets
 from sft_nb.train.learner import create_learner
 from sft_nb.train.monitor import WatchGap, advise_training, constant_loss, measure_gap
@@ -100,7 +101,7 @@ def test_seen_items_are_asked_as_new_ones_are(cells, soft):
     train_items, valid = part('train').iloc[learn.watch_gap.rows], part('valid')
     assert len(train_items) == len(valid)
     def losses(rows):
-        p = score_images(learn.model, store, rows['id'], targets)
+        p = score_items(learn.model, store, rows['id'], targets)
         t = np.stack([1 - rows[soft], rows[soft]], 1) if soft else np.eye(2)[targets.encode(rows)]
         return -(t * np.log(p)).sum(1)
     seen, new = losses(train_items), losses(valid)

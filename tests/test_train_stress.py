@@ -13,7 +13,7 @@ from sft_nb.evaluate.forgetting import measure_forgetting
 from sft_nb.evaluate.robustness import evaluate_robustness
 from sft_nb.models.backbones import load_backbone, save_backbone
 from sft_nb.records import Predictions
-from sft_nb.tasks.image import score_images
+from sft_nb.tasks.inputs import score_items
 from sft_nb.tasks.targets import describe_targets
 from sft_nb.train import stress
 from sft_nb.train.run import Run, open_run, train_run
@@ -97,7 +97,7 @@ def test_what_a_run_says_in_bad_weather(probe_only):
     for preds in corrupted.values(): assert (preds.ids == clean.ids).all() and (preds.target == clean.target).all() and preds.labels == clean.labels
     items = probe_only.items
     store = CorruptedStore(build_store(items, size=32), 'contrast', 5, seed=0)
-    by_hand = score_images(load_backbone(probe_only/'model'), store, clean.ids, describe_targets(items, task='single_label', positive='wide'), batch_size=7)
+    by_hand = score_items(load_backbone(probe_only/'model'), store, clean.ids, describe_targets(items, task='single_label', positive='wide'), batch_size=7)
     assert corrupted['contrast', 5].score == pytest.approx(by_hand, abs=1e-4)
     provenance = corrupted['contrast', 5].provenance
     assert (provenance['corruption'], provenance['severity'], provenance['seed']) == ('contrast', 5, 0)
@@ -106,21 +106,21 @@ def test_what_a_run_says_in_bad_weather(probe_only):
 def test_finished_work_is_not_done_again(probe_only, monkeypatch):
     first = predict_corrupted(probe_only, **FEW)[1]
     before = times(probe_only)
-    monkeypatch.setattr(stress, 'score_images', None) # to be needed would be an error
+    monkeypatch.setattr(stress, 'score_items', None) # to be needed would be an error
     again = predict_corrupted(probe_only, **FEW)[1]
     assert all((again[k].score == first[k].score).all() for k in first) and times(probe_only) == before
 
 
 def test_a_kill_leaves_whole_files_and_the_next_call_goes_on(probe_only, monkeypatch):
-    scored, real, few = [], score_images, dict(FEW, seed=3)
+    scored, real, few = [], score_items, dict(FEW, seed=3)
     def score_two(*args, **kw):
         if len(scored) == 2: raise KeyboardInterrupt
         scored.append(1)
         return real(*args, **kw)
-    monkeypatch.setattr(stress, 'score_images', score_two)
+    monkeypatch.setattr(stress, 'score_items', score_two)
     with pytest.raises(KeyboardInterrupt): predict_corrupted(probe_only, **few)
     for path in (probe_only/'stress').iterdir(): Predictions.load(path)
-    monkeypatch.setattr(stress, 'score_images', lambda *a, **kw: (scored.append(1), real(*a, **kw))[1])
+    monkeypatch.setattr(stress, 'score_items', lambda *a, **kw: (scored.append(1), real(*a, **kw))[1])
     predict_corrupted(probe_only, **few)
     assert len(scored) == 4 and not list((probe_only/'stress').glob('.*'))
 

@@ -25,26 +25,25 @@ from ..assets import ASSETS, fetch_asset
 from .standard import check_standard
 from ..config import RunConfig, make_config
 from ..core import InputError, expected, hash_json, suggest_names
-from ..data.audit import Audit, audit_items, fingerprint_items, stop_on_leak
-from ..data.items import items_from_file, items_from_folder, load_cifar10, load_elpv, validate_items
+from ..data.audit import Audit, audit_items, stop_on_leak
+from ..data.items import items_from_file, items_from_folder, load_cifar10, load_elpv, load_imdb, validate_items
 from ..data.splits import split_items
-from ..data.store import build_store
 from ..evaluate.power import minimum_detectable_effect
 from ..evaluate.evaluation import evaluate_predictions, majority_baseline
 from ..evaluate.forgetting import measure_forgetting
 from ..evaluate.robustness import evaluate_robustness
-from ..models.backbones import create_backbone
 from ..records import Evaluation
 from ..report.card import save_report
+from ..tasks.inputs import find_inputs
 from ..tasks.targets import describe_targets, make_item_predictions
 from ..train.guard import hold_folder
 from ..train.probe import cross_predict, extract_features
 from ..train.monitor import advise_training
 from ..train.run import Run, open_run, train_run
-from ..train.stress import predict_corrupted, predict_probe
+from ..train.stress import predict_corrupted, predict_probe, sample_items
 
 # %% ../../nbs/71_bench.job.ipynb #321dd2ef
-_LOADERS = dict(elpv=load_elpv, cifar10=load_cifar10) # of assets that are not a folder of classes
+_LOADERS = dict(elpv=load_elpv, cifar10=load_cifar10, imdb=load_imdb) # of assets that are not a folder of classes
 
 def load_items(config: RunConfig, # its section `data`
                *,
@@ -56,14 +55,15 @@ def load_items(config: RunConfig, # its section `data`
     if d.path in _LOADERS: items = _LOADERS[d.path]()
     elif d.path in ASSETS and ASSETS[d.path].kind == 'data': items = items_from_folder(fetch_asset(d.path))
     elif path.is_dir(): items = items_from_folder(path)
-    elif path.is_file(): items = items_from_file(path, input=d.input, target=d.target, root=d.root, id=d.id, group=d.group, weight=d.weight, slices=extra)
+    elif path.is_file(): items = items_from_file(path, input=d.input, kind=d.kind, input_b=d.input_b, target=d.target, root=d.root, id=d.id, group=d.group, weight=d.weight, slices=extra)
     else:
         data = [a.name for a in ASSETS.values() if a.kind == 'data']
         raise InputError(expected('`data.path`', 'a folder, a table, or a name such as ' + ', '.join(data), f'`{d.path}`, which is not there', suggest_names(d.path, data)))
     missing = [c for c in extra if c not in items]
     if missing: raise InputError(*[expected(f'column `{c}`', 'in the data', ', '.join(items.columns), suggest_names(c, items.columns)) for c in missing])
     if d.split and d.split != 'split': items = items.rename(columns={d.split: 'split'})
-    return validate_items(items, task=d.task, check_files=check_files)
+    items = validate_items(items, task=d.task, kind=d.kind, check_files=check_files)
+    return sample_items(items, d.max_items, seed=config.split.seed) if d.max_items else items
 
 def prepare_items(config: RunConfig, # its sections `data` and `split`
                   *,
@@ -72,7 +72,7 @@ def prepare_items(config: RunConfig, # its sections `data` and `split`
     "Load the items and divide them."
     s = config.split
     given = s.method == 'given'
-    return split_items(load_items(config, check_files=check_files), method=s.method, valid=None if given else s.valid, test=None if given else s.test, seed=s.seed,
+    return split_items(load_items(config, check_files=check_files), method=s.method, valid=s.valid, test=None if given else s.test, seed=s.seed,
                        by=() if given else tuple(s.by), time=config.data.time)
 
 # %% ../../nbs/71_bench.job.ipynb #18d0fd1c
@@ -80,13 +80,13 @@ def audit_job(config: RunConfig, # its sections `data`, `split` and `model`
               items: pd.DataFrame, # from `prepare_items`
               ) -> Audit: # unreadable files, duplicates, leaks, class balance, suspect labels
     "Audit a data set with the eyes of the backbone that is to be fine-tuned."
-    fingerprints = fingerprint_items(items)
+    inputs = find_inputs(config)
+    fingerprints = inputs.fingerprint(items)
     if fingerprints['error'].fillna('').ne('').any() or config.data.task != 'single_label':
         return audit_items(items, task=config.data.task, fingerprints=fingerprints)
     targets = describe_targets(items, task=config.data.task, positive=config.data.positive)
-    model = create_backbone(config.model.backbone, n_out=targets.n_out, weights=config.model.weights).to(default_device())
-    store = build_store(items, size=config.model.size, resize=config.model.resize)
-    features = extract_features(model, store, items['id'], precision=config.train.precision)
+    model = inputs.create_model(targets.n_out).to(default_device())
+    features = extract_features(model, inputs.build_store(items), items['id'], precision=config.train.precision)
     opinion = cross_predict(features, targets.encode(items), n_out=targets.n_out, groups=items.get('group'), seed=config.split.seed)
     return audit_items(items, task=config.data.task, scores=make_item_predictions(items, opinion, targets), fingerprints=fingerprints)
 
@@ -118,12 +118,12 @@ def _context(run, items, preds, audit) -> dict:
     c, lock, counts = run.config, run.lock, items['split'].value_counts()
     asset = ASSETS.get(c.data.path)
     licences = [dict(what=f'weights of {c.model.backbone}', licence=lock['weights'].get('licence') or 'not stated', source=lock['weights']['source'])]
-    if asset: licences.append(dict(what=f'images of {asset.name}', licence=asset.licence, source=asset.source))
-    facts = dict(name=run.folder.name, backbone=c.model.backbone, size=c.model.size, **{f'n_{s}': int(counts.get(s, 0)) for s in ('train', 'valid', 'test')},
+    if asset: licences.append(dict(what=f"{dict(text='texts').get(c.data.kind, c.data.kind)} of {asset.name}", licence=asset.licence, source=asset.source))
+    facts = dict(name=run.folder.name, backbone=c.model.backbone, **(dict(size=c.model.size) if c.data.kind == 'images' else dict(max_length=c.model.max_length)), **{f'n_{s}': int(counts.get(s, 0)) for s in ('train', 'valid', 'test')},
                  seconds=preds.provenance.get('seconds'))
     history = json.loads(run.history.to_json(orient='records')) if (run/'history.csv').exists() else []
     return dict(headline=c.evaluate.primary, run=facts, history=history, audit=audit or {}, references=c.evaluate.references, licences=licences,
-                test_reads=run.count_reads(), provenance=lock, notes=_notes(history, lock.get('wise_ft')))
+                test_reads=run.count_reads(), provenance=lock, notes=[*_notes(history, lock.get('wise_ft')), *find_inputs(c).describe(items)])
 
 def _notes(history, averaged=None) -> list:
     "Cautions that only the history can give, and the lock on averaged weights."
@@ -156,6 +156,7 @@ def _do_job(run, config, say):
         say(f"{len(items)} items: {counts.get('train', 0)} to learn from, {counts.get('valid', 0)} to select on, {counts.get('test', 0)} to report on.")
         if config.data.task == 'single_label':
             say(f"With {counts.get('test', 0)} test items, an accuracy near 85 % must differ by {minimum_detectable_effect(int(counts.get('test', 0)), proportion=.85):.1%} to be seen.")
+        for note in find_inputs(config).describe(items): say(note)
         audit = audit_job(config, items)
         for problem in audit.problems: say(f'Audit: {problem}')
         _find_leaks(config, items, audit, say)
@@ -175,6 +176,7 @@ def stress_run(run: Run, # finished
                seed: int = 0, # of the samples and of the corruptions
                ) -> Evaluation: # also in the run's folder, with report and card
     "Ask a run what corruption does to it and what it has forgotten; goes on where an earlier call was stopped."
+    if run.config.data.kind != 'images': raise InputError(expected('the run', 'one on images', f'one on {run.config.data.kind}', 'Corruptions and probe sets are pictures.'))
     evaluation = run.evaluation
     level, found, about = run.config.evaluate.confidence_level, {}, dict(evaluation.context.get('stress') or {})
     others = load_items(make_config(dict(data=dict(path=probe)))) if isinstance(probe, str) and probe else probe # read first: a mistyped name should not cost minutes

@@ -2,7 +2,7 @@
 
 Everything starts from a plain DataFrame with the columns `id`, `input` (the path of an image) and `target`, and
 optionally `group`, `weight`, `split` and any columns to slice by. `items_from_folder`, `items_from_frame` and
-`items_from_file` make it, `load_elpv` loads the embedded example, `load_cifar10` everyday pictures, `validate_items` finds all that is wrong with it, and
+`items_from_file` make it, `load_elpv` loads the embedded example, `load_cifar10` everyday pictures, `load_imdb` reviews of films, `validate_items` finds all that is wrong with it, and
 `read_image` opens one image in the one way that the rest of the library opens them. Nothing here decides what goes into
 which split (`split_items`), and nothing here looks for duplicates or wrong labels (`audit_items`).
 
@@ -12,7 +12,7 @@ Docs: https://sft-nb.github.io/sft_nb/data.items.html.md"""
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'items_from_folder', 'items_from_frame', 'items_from_file', 'read_image', 'validate_items', 'check_image',
-           'load_elpv', 'load_cifar10']
+           'load_elpv', 'load_cifar10', 'load_imdb']
 
 # %% ../../nbs/10_data.items.ipynb #da106e24
 import json, os
@@ -69,7 +69,9 @@ def _near_folder(folder: Path) -> str:
 # %% ../../nbs/10_data.items.ipynb #f4b65d6b
 def items_from_frame(frame: pd.DataFrame, # one row an example
                      *,
-                     input: str, # column with the path of the image
+                     input: str, # column with the path of the image, or with the text
+                     kind: str = 'images', # or `text`
+                     input_b: str|None = None, # column with the second text of a pair
                      target: str, # column with the label, labels joined by ';' (or a list of them), or a number
                      root: str|Path|None = None, # folder that relative paths are in
                      id: str|None = None, # column with a unique name; the path as written, if not given
@@ -79,14 +81,16 @@ def items_from_frame(frame: pd.DataFrame, # one row an example
                      ) -> pd.DataFrame: # columns id, input, target, then group, weight and slices
     "Items from the columns of a table; raises `InputError` for columns that are not there."
     slices = (slices,) if isinstance(slices, str) else tuple(slices)
-    named = dict(input=input, target=target, id=id, group=group, weight=weight)
+    named = dict(input=input, input_b=input_b, target=target, id=id, group=group, weight=weight)
     wanted = [c for c in (*named.values(), *slices) if c is not None]
     problems = [expected(f'column {c!r}', 'in the table', 'no such column', suggest_names(c, frame.columns)) for c in dict.fromkeys(wanted) if c not in frame.columns]
     problems += [expected('`slices`', 'columns besides id, input and target', repr(c), 'Rename it.') for c in slices if c in ('id', 'input', 'target')]
     raise_problems(problems)
-    paths = [_text(p) for p in frame[input]]
-    columns = {'id': [_text(i) for i in frame[id]] if id else [p.replace('\\', '/') for p in paths],
-               'input': [str(Path(root or '.')/p) if p else '' for p in paths], 'target': [_label(t) for t in frame[target]]}
+    if kind == 'text': names, columns = range(len(frame)), {'input': frame[input].to_numpy(object)} | ({'input_b': frame[input_b].to_numpy(object)} if input_b else {})
+    else:
+        names = [_text(p).replace('\\', '/') for p in frame[input]]
+        columns = {'input': [str(Path(root or '.')/_text(p)) if _text(p) else '' for p in frame[input]]}
+    columns = {'id': [_text(i) for i in (frame[id] if id else names)]} | columns | {'target': [_label(t) for t in frame[target]]}
     if group: columns['group'] = [_text(g) for g in frame[group]]
     if weight: columns['weight'] = frame[weight].to_numpy()
     return pd.DataFrame(columns | {c: frame[c].array for c in slices if c not in columns})
@@ -102,9 +106,11 @@ def _label(value):
     return None if _is_missing(value) else ';'.join(map(str, value)) if isinstance(value, (list, tuple, set)) else value
 
 # %% ../../nbs/10_data.items.ipynb #c7b5ae9a
-def items_from_file(path: str|Path, # .csv, .tsv or .parquet
+def items_from_file(path: str|Path, # .csv, .tsv, .parquet or .jsonl
                     *,
-                    input: str, # column with the path of the image
+                    input: str, # column with the path of the image, or with the text
+                    kind: str = 'images', # or `text`
+                    input_b: str|None = None, # column with the second text of a pair
                     target: str, # column with the label, labels joined by ';', or a number
                     root: str|Path|None = None, # folder that relative paths are in; that of the file, if not given
                     id: str|None = None, # column with a unique name; the path as written, if not given
@@ -114,8 +120,8 @@ def items_from_file(path: str|Path, # .csv, .tsv or .parquet
                     ) -> pd.DataFrame: # columns id, input, target, then group, weight and slices
     "Items from a table in a file."
     path = Path(path)
-    frame = read_table(path, text=[c for c in (input, target, id, group) if c])
-    return items_from_frame(frame, input=input, target=target, root=path.parent if root is None else root, id=id, group=group, weight=weight, slices=slices)
+    frame = read_table(path, text=[c for c in (input, input_b, target, id, group) if c])
+    return items_from_frame(frame, input=input, kind=kind, input_b=input_b, target=target, root=path.parent if root is None else root, id=id, group=group, weight=weight, slices=slices)
 
 # %% ../../nbs/10_data.items.ipynb #04672fd1
 def read_image(path: str|Path,
@@ -157,6 +163,7 @@ def _looks_like(path) -> str:
 def validate_items(items: pd.DataFrame,
                    *,
                    task: str, # one of `TASKS`
+                   kind: str = 'images', # what `input` is: the path of an image, or a `text`
                    check_files: bool|str = True, # True: they exist and are not empty; 'decode': each is really decoded
                    ) -> pd.DataFrame: # a copy, with targets as the task needs them; raises `InputError` with all problems
     "Items that can be trained on."
@@ -166,7 +173,8 @@ def validate_items(items: pd.DataFrame,
     items = items.reset_index(drop=True).assign(id=[_text(i) for i in items.id])
     target, problems = _check_target(items, task)
     problems = _check_ids(items) + problems + _check_extras(items)
-    if check_files: problems += _check_files(items, decode=check_files == 'decode')
+    if kind == 'text': problems += _check_texts(items)
+    elif check_files: problems += _check_files(items, decode=check_files == 'decode')
     raise_problems(problems)
     return items.assign(target=target)
 
@@ -223,6 +231,16 @@ def _check_extras(items: pd.DataFrame) -> list:
         if wrong.any(): problems.append(expected('every `split`', 'train, valid or test', f'{_some(items.split[wrong].unique(), 5)} in {_rows(items, wrong)}'))
     return problems
 
+def _check_texts(items: pd.DataFrame) -> list:
+    "What is no text, or says nothing."
+    problems = []
+    for c in [c for c in ('input', 'input_b') if c in items]:
+        other = np.array([not isinstance(t, str) for t in items[c]])
+        empty, broken = (np.array([isinstance(t, str) and wrong(t) for t in items[c]]) for wrong in (lambda t: not t.strip(), lambda t: any('\ud800' <= x <= '\udfff' for x in t)))
+        for wrong, to_be, found in ((other, 'text', 'something else'), (empty, 'text', 'nothing'), (broken, 'text in Unicode', 'halves of characters')):
+            if wrong.any(): problems.append(expected(f'every `{c}`', to_be, f'{found} in {_rows(items, wrong)}', 'Mend or remove the rows.'))
+    return problems
+
 def check_image(path: str|Path, # of any file
                 ) -> str: # a sentence, or '' if it can be decoded
     "What is wrong with an image."
@@ -270,3 +288,15 @@ def load_cifar10(n: int = 2000, # the first so many of the 10,000
                 if not path.exists():
                     with atomic_path(path) as temporary: Image.fromarray(image).save(temporary, format='PNG')
     return pd.DataFrame({'id': [p.stem for p in paths], 'input': [str(p) for p in paths], 'target': [_CIFAR10[k] for k in labels]})
+
+# %% ../../nbs/10_data.items.ipynb #10a00002
+def load_imdb() -> pd.DataFrame: # columns id, input, target (negative, positive), split (train, test)
+    "Film reviews of IMDb in their official division, without copies; fetched on first use."
+    known = pd.read_csv(fetch_asset('imdb-train')).query("source == 'imdb'")
+    every = pd.read_csv(fetch_asset('imdb'))
+    key = lambda texts: texts.str.casefold().str.split().str.join(' ')
+    train = pd.DataFrame({'input': known.text, 'target': np.where(known.label == 1, 'positive', 'negative'), 'split': 'train'})
+    test = pd.DataFrame({'input': every.review, 'target': every.sentiment, 'split': 'test'})
+    both = pd.concat([train, test], ignore_index=True)
+    both = both[~key(both.input).duplicated()].reset_index(drop=True)
+    return both.assign(id=[f'{s} {i}' for s, i in zip(both.split, both.groupby('split').cumcount())])[['id', 'input', 'target', 'split']]

@@ -64,9 +64,10 @@ def _load(model, tensors):
 
 # %% ../../nbs/21_models.backbones.ipynb #7690cbfa
 def input_statistics(model: torch.nn.Module, # from `create_backbone`
-                     ) -> tuple: # (mean, standard deviation), three numbers each, for pixels in [0, 1]
+                     ) -> tuple|None: # (mean, standard deviation), three numbers each, for pixels in [0, 1]; None if its inputs are no pixels
     "The normalisation that the pretrained weights expect."
-    return tuple(model.pretrained_cfg['mean']), tuple(model.pretrained_cfg['std'])
+    cfg = model.pretrained_cfg
+    return (tuple(cfg['mean']), tuple(cfg['std'])) if 'mean' in cfg else None
 
 # %% ../../nbs/21_models.backbones.ipynb #c799aec3
 def save_backbone(model: torch.nn.Module, # a timm model

@@ -149,7 +149,7 @@ class _Fused(nn.Module):
         self.graph, self.dtype, self.out = graph, dtype, out
 
     def forward(self, x):
-        if self.dtype == torch.float32: return self.graph(x.float()).to(self.out)
+        if self.dtype == torch.float32: return self.graph(x.float() if x.is_floating_point() else x).to(self.out)
         with torch.autocast(x.device.type, self.dtype): return self.graph(x).to(self.out)
 
 def fuse_model(model: nn.Module, # in training mode, its norms frozen (`freeze_norms`) or not

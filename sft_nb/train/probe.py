@@ -33,7 +33,7 @@ from ..records import Predictions
 from ..models.backbones import input_statistics
 from ..models.fuse import fuse_model, resolve_precision
 from ..models.weights import hash_tensors
-from ..tasks.feed import batch_ids, load_batch
+from ..tasks.feed import map_batches
 from ..tasks.targets import Targets, make_item_predictions, weigh_classes
 
 # %% ../../nbs/410_train.probe.ipynb #26db6a16
@@ -69,8 +69,7 @@ class _Body(nn.Module):
 @torch.no_grad()
 def _pooled(model, store, ids, statistics, batch_size, precision):
     device, body = next(model.parameters()).device, fuse_model(_Body(model.eval().to(memory_format=torch.channels_last)).eval(), precision=precision)
-    return np.concatenate([body(load_batch(store, part, statistics).to(device)).cpu().numpy()
-                           for part in batch_ids(ids, batch_size, 'Features')])
+    return map_batches(body, store, ids, statistics=statistics, device=device, batch_size=batch_size, desc='Features').numpy()
 
 # %% ../../nbs/410_train.probe.ipynb #3864caf4
 @dataclass(frozen=True, eq=False)

@@ -23,16 +23,12 @@ import torch
 from fastai.torch_core import default_device
 
 from ..config import RunConfig, read_config, write_config
-from ..core import InputError, atomic_path, describe_environment, expected, hash_json, raise_problems, write_text
-from ..data.augment import create_augment
-from ..data.items import check_image
+from ..core import InputError, atomic_path, describe_environment, expected, hash_json, write_text
 from ..data.splits import hash_split
-from ..data.store import build_store
 from ..models.adapt import layer_groups
-from ..models.backbones import create_backbone, input_statistics, load_backbone, save_backbone
 from ..models.fuse import resolve_precision
 from ..records import Evaluation, Predictions
-from ..tasks.image import image_block, score_images
+from ..tasks.inputs import find_inputs, score_items
 from ..tasks.targets import Targets, create_loss, describe_targets, make_item_predictions
 from .cache import CacheFrozen
 from .checkpoint import Checkpoint
@@ -120,15 +116,15 @@ def _train(run, items, old, cbs):
     keep_pages()
     torch.manual_seed(c.train.seed)
     _write_items(run, items)
-    targets = describe_targets(items, task=c.data.task, positive=c.data.positive, soft=c.data.soft)
-    model = create_backbone(c.model.backbone, n_out=targets.n_out, weights=c.model.weights, drop_rate=c.model.drop_rate, drop_path_rate=c.model.drop_path_rate).to(default_device())
-    store = build_store(items, size=c.model.size, resize=c.model.resize)
+    inputs, targets = find_inputs(c), describe_targets(items, task=c.data.task, positive=c.data.positive, soft=c.data.soft)
+    model = inputs.create_model(targets.n_out).to(default_device())
+    store = inputs.build_store(items)
     _write_lock(run, items, store, model)
-    seconds = dict(images=time.perf_counter() - started)
+    seconds = {c.data.kind: time.perf_counter() - started}
     _, scores = probe_items(model, store, items, targets, class_weights=c.train.class_weights, strength=c.train.probe_strength, precision=c.train.precision)
-    seconds['probe'] = time.perf_counter() - started - seconds['images']
-    if c.train.epochs or c.train.unfreeze: model, seconds['fine_tuning'] = _fine_tune(run, c, items, targets, model, store, old, cbs)
-    save_backbone(model, run/'model', labels=targets.labels)
+    seconds['probe'] = time.perf_counter() - started - seconds[c.data.kind]
+    if c.train.epochs or c.train.unfreeze: model, seconds['fine_tuning'] = _fine_tune(run, c, inputs, items, targets, model, store, old, cbs)
+    inputs.save_model(model, run/'model', labels=targets.labels)
     _predict(run, c, items, targets, model, store, scores, seconds)
 
 # %% ../../nbs/440_train.run.ipynb #e982a841
@@ -137,17 +133,15 @@ def _write_items(run, items):
 
 def _write_lock(run, items, store, model):
     "What the result depends on."
-    lock = dict(config=_hash_config(run.config), split=hash_split(items), images=store.key, weights=model.weights_source,
+    lock = {'config': _hash_config(run.config), 'split': hash_split(items), run.config.data.kind: store.key} | dict(weights=model.weights_source,
                 targets=hash_json(dict(zip(items['id'], items['target'].astype(str)))), seed=run.config.train.seed, precision=resolve_precision(run.config.train.precision, default_device()), environment=describe_environment())
     write_text(run/'lock.json', json.dumps(lock, indent=1))
 
 # %% ../../nbs/440_train.run.ipynb #5f3d699d
-def _fine_tune(run, c, items, targets, model, store, old, more) -> tuple:
+def _fine_tune(run, c, inputs, items, targets, model, store, old, more) -> tuple:
     "The model with the best weights, and the seconds it took."
     t, started = c.train, time.perf_counter()
-    augment = create_augment(t.augment, size=c.model.size, symmetry=t.symmetry, erase=t.erasing)
-    block = image_block(targets, store=store, augment=augment, statistics=input_statistics(model), seed=t.seed)
-    dls = block.dataloaders(items, bs=t.batch_size, num_workers=0)
+    dls = inputs.create_block(targets, store=store, model=model).dataloaders(items, bs=t.batch_size, num_workers=0)
     loss = create_loss(targets, items[items['split'] == 'train'], class_weights=t.class_weights, label_smoothing=t.label_smoothing, focal_gamma=t.focal_gamma)
     cbs = regularize_callbacks(t, items, targets, features=lambda: extract_features(model, store, items['id'], precision=t.precision)) + [WatchGap(t.seed, items)] * t.watch_gap
     cbs += retain_callbacks(c, model, items=items, store=store, old=old)
@@ -174,7 +168,7 @@ def _predict(run, c, items, targets, model, store, probe_scores, seconds):
         part = items[split == name].reset_index(drop=True)
         kwargs = dict(slices=tuple(c.data.slices), provenance=about)
         make_item_predictions(part, probe_scores[split == name], targets, **kwargs).save(run/f'predictions-{name}-probe.parquet')
-        score = score_images(model, store, part['id'], targets)
+        score = score_items(model, store, part['id'], targets)
         make_item_predictions(part, score, targets, **kwargs).save(run/f'predictions-{name}.parquet')
 
 # %% ../../nbs/440_train.run.ipynb #1849d01e
@@ -182,13 +176,11 @@ def predict_files(run: Run, # finished
                   files, # paths of images
                   ) -> pd.DataFrame: # file, prediction, and a probability for each label; raises `InputError` naming every unreadable file
     "What the run's model says of images that it has never seen."
-    c, model = run.config, load_backbone(run/'model')
-    items = pd.DataFrame(dict(id=[str(f) for f in files], input=[str(f) for f in files])).drop_duplicates('id')
-    raise_problems([p for p in map(check_image, items['input']) if p])
-    store = build_store(items, size=c.model.size, resize=c.model.resize)
+    c, inputs = run.config, find_inputs(run.config)
+    model, items = inputs.load_model(run/'model'), inputs.read(files)
     targets = Targets(c.data.task, tuple(model.pretrained_cfg.get('label_names') or ()))
-    score = score_images(model, store, items['id'], targets)
-    out = pd.DataFrame(dict(file=items['id'].to_numpy()))
+    score = score_items(model, inputs.build_store(items), items['id'], targets)
+    out = items[list(inputs.shown)].rename(columns=inputs.shown).reset_index(drop=True)
     if targets.task == 'regression': return out.assign(prediction=score)
     names = np.array(targets.labels)
     out['prediction'] = names[score.argmax(1)] if targets.task == 'single_label' else [';'.join(names[s >= .5]) for s in score]

@@ -32,7 +32,7 @@ from ..models.backbones import create_backbone, input_statistics, load_backbone
 from ..models.weights import find_weights
 from ..records import Predictions, make_predictions
 from ..tasks.feed import batch_ids, load_batch
-from ..tasks.image import score_images
+from ..tasks.inputs import score_items
 from ..tasks.targets import describe_targets, make_item_predictions
 from .learner import keep_pages
 from .probe import fit_probe, hash_weights, probe_items
@@ -116,7 +116,7 @@ def predict_corrupted(run: Run, # finished
     address, out = [_hash_model(network), store.key, list(sample['id']), seed], {}
     for corruption, severity in track([(n, s) for n in names for s in severities], 'Corruptions', unit='condition'):
         about = dict(run=run.folder.name, model=model or 'fine-tuned', corruption=corruption, severity=severity, seed=seed, key=hash_json([*address, corruption, severity]))
-        say = lambda: make_item_predictions(sample, score_images(network, CorruptedStore(store, corruption, severity, seed=seed), sample['id'], targets), targets,
+        say = lambda: make_item_predictions(sample, score_items(network, CorruptedStore(store, corruption, severity, seed=seed), sample['id'], targets), targets,
                                             slices=tuple(c.data.slices), provenance=about)
         out[corruption, severity] = _keep(run/'stress'/f"{corruption}-{severity}{'-' + model if model else ''}.parquet", about['key'], say)
     saved = run.predictions('test', model)
