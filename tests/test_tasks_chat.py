@@ -113,11 +113,11 @@ def test_a_tokenizer_without_a_template():
 
 def test_batching_changes_no_answer(smol):
     model, tokenizer = smol
-    items = questions(12)
-    one = generate_answers(model, tokenizer, items, max_new_tokens=12, batch_size=1)
-    assert one == generate_answers(model, tokenizer, items, max_new_tokens=12, batch_size=12) and len(set(one)) > 6
+    items = questions(8)
+    one = generate_answers(model, tokenizer, items, max_new_tokens=8, batch_size=1)
+    assert one == generate_answers(model, tokenizer, items, max_new_tokens=8, batch_size=8) and len(set(one)) > 4
     PackedCausal(model) # exchanges the attention
-    assert one == generate_answers(model, tokenizer, items, max_new_tokens=12, batch_size=5)
+    assert one == generate_answers(model, tokenizer, items, max_new_tokens=8, batch_size=5)
 
 def test_an_answer_ends_with_its_turn(smol):
     answer, = generate_answers(*smol, pd.DataFrame(dict(id=['a'], messages=[[say('user', 'What is the capital of France?'), say('assistant', 'never read')]])), max_new_tokens=60)
@@ -128,7 +128,7 @@ def test_scores_are_transformers_own(smol):
     examples = encode_chat(questions(6), tokenizer)
     found = score_examples(model, examples)
     for i, (t, l) in enumerate(zip(examples.tokens, examples.labels)):
-        with torch.no_grad(): want = model(torch.tensor([t]), labels=torch.tensor([l])).loss.item()
+        with torch.no_grad(): want = model(torch.tensor(t)[None], labels=torch.tensor(l)[None]).loss.item()
         assert abs(found.loss[i] - want) < 1e-4
     same = compare_scores(found, found).iloc[0]
     assert same.difference == same.low == same.high == 0 and same.perplexity_ratio == 1
