@@ -16,6 +16,7 @@
 - `sft_nb.data.instruct`: Questions with their sources, dialogues and summaries, to try a chat model on, without a connection to a hub.
 - `sft_nb.data.items`: One table with one row an example, made from a folder, a table or a file, and checked before anything is trained on it.
 - `sft_nb.data.noise`: The same sentence from a person in a hurry, on a small keyboard, with another habit of writing.
+- `sft_nb.data.screen`: What a person would frown at, found before a model learns it: broken characters, another language, odd lengths, personal data, and what will be cut off.
 - `sft_nb.data.splits`: Decide once, by a rule that anyone can repeat, which examples the model learns from and which it is judged by.
 - `sft_nb.data.store`: Decode every image once, and read it from then on at the speed of memory.
 - `sft_nb.data.text`: Which texts are copies of one another, which are nearly so, and what of a test set the training texts give away.
@@ -53,6 +54,7 @@
 - `sft_nb.report.clean`: Walk through the items that deserve a second look, decide with one key each, and get a new table and a log of what was changed.
 - `sft_nb.report.compare`: Two runs or more on the same test items, in pairs: which is better, in what, and on which pictures they disagree.
 - `sft_nb.report.contrasts`: The figures of a result beside something else: a baseline, other models, worse pictures, the model before tuning, fewer items, fewer answers.
+- `sft_nb.report.differences`: What the model wrote, beside what it should have written, with every word marked that is not the same.
 - `sft_nb.report.displays`: Each figure of a result as an object: take it from an `Evaluation`, plot it where you like, change it afterwards.
 - `sft_nb.report.embed`: Pictures made small, and values made plain, so that one file can carry both.
 - `sft_nb.report.example`: A complete evaluation with pictures, made in a second without a model: to try a report on, and to show what one looks like.

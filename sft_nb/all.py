@@ -11,22 +11,24 @@ Docs: https://sft-nb.github.io/sft_nb/all.html.md"""
 __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job', 'stress_run',
            'check_standard', 'has_passed', 'ChangeLog', 'apply_changes', 'RunConfig', 'make_config', 'read_config',
            'write_config', 'InputError', 'audit_items', 'check_leakage', 'find_suspect_labels', 'fingerprint_items',
-           'stop_on_leak', 'create_augment', 'show_augment', 'corrupt_image', 'show_corruptions', 'items_from_file',
-           'items_from_folder', 'items_from_frame', 'load_cifar10', 'load_elpv', 'validate_items', 'hash_split',
-           'kfold_split', 'split_items', 'build_store', 'compare_predictions', 'delong_test', 'mcnemar_test',
-           'evaluate_predictions', 'majority_baseline', 'bootstrap_interval', 'clopper_pearson_interval',
-           'estimate_metrics', 'wilson_interval', 'compute_metric', 'list_metrics', 'naive_scale',
-           'minimum_detectable_effect', 'noninferiority_test', 'required_n', 'compare_models', 'rank_models',
-           'rank_over_datasets', 'SliceFrame', 'find_weak_slices', 'slice_metrics', 'fit_thresholds',
-           'measure_fairness', 'compare_calibration', 'estimate_calibration', 'fit_calibrator', 'choose_threshold',
-           'confused_pairs', 'estimate_label_noise', 'risk_coverage_curve', 'suspect_labels', 'evaluate_robustness',
-           'linear_cka', 'measure_forgetting', 'compare_splits', 'fit_learning_curve', 'layer_groups', 'layer_rates',
-           'create_backbone', 'input_statistics', 'list_backbones', 'load_backbone', 'save_backbone', 'Evaluation',
-           'Predictions', 'format_metrics', 'make_predictions', 'Annotator', 'measure_agreement', 'make_card',
-           'make_data_card', 'LabelCleaner', 'ComparisonDisplay', 'ForgettingDisplay', 'LearningCurveDisplay',
-           'RankDisplay', 'RiskCoverageDisplay', 'RobustnessDisplay', 'ConfusionDisplay', 'CurveDisplay',
-           'HistoryDisplay', 'MetricsDisplay', 'ReliabilityDisplay', 'SliceDisplay', 'ThresholdDisplay', 'check_card',
-           'save_page', 'build_report', 'compare_runs', 'image_block', 'predict_items', 'create_loss',
+           'score_neighbours', 'stop_on_leak', 'create_augment', 'show_augment', 'augment_text', 'create_text_augment',
+           'neighbour_words', 'show_text_augment', 'corrupt_text', 'mask_personal_data', 'measure_truncation',
+           'screen_texts', 'find_contamination', 'fingerprint_texts', 'browse_texts', 'mark_differences',
+           'corrupt_image', 'show_corruptions', 'items_from_file', 'items_from_folder', 'items_from_frame',
+           'load_cifar10', 'load_elpv', 'validate_items', 'hash_split', 'kfold_split', 'split_items', 'build_store',
+           'compare_predictions', 'delong_test', 'mcnemar_test', 'evaluate_predictions', 'majority_baseline',
+           'bootstrap_interval', 'clopper_pearson_interval', 'estimate_metrics', 'wilson_interval', 'compute_metric',
+           'list_metrics', 'naive_scale', 'minimum_detectable_effect', 'noninferiority_test', 'required_n',
+           'compare_models', 'rank_models', 'rank_over_datasets', 'SliceFrame', 'find_weak_slices', 'slice_metrics',
+           'fit_thresholds', 'measure_fairness', 'compare_calibration', 'estimate_calibration', 'fit_calibrator',
+           'choose_threshold', 'confused_pairs', 'estimate_label_noise', 'risk_coverage_curve', 'suspect_labels',
+           'evaluate_robustness', 'linear_cka', 'measure_forgetting', 'compare_splits', 'fit_learning_curve',
+           'layer_groups', 'layer_rates', 'create_backbone', 'input_statistics', 'list_backbones', 'load_backbone',
+           'save_backbone', 'Evaluation', 'Predictions', 'format_metrics', 'make_predictions', 'Annotator',
+           'measure_agreement', 'make_card', 'make_data_card', 'LabelCleaner', 'ComparisonDisplay', 'ForgettingDisplay',
+           'LearningCurveDisplay', 'RankDisplay', 'RiskCoverageDisplay', 'RobustnessDisplay', 'ConfusionDisplay',
+           'CurveDisplay', 'HistoryDisplay', 'MetricsDisplay', 'ReliabilityDisplay', 'SliceDisplay', 'ThresholdDisplay',
+           'check_card', 'save_page', 'build_report', 'compare_runs', 'image_block', 'predict_items', 'create_loss',
            'describe_targets', 'make_item_predictions', 'Checkpoint', 'create_learner', 'keep_pages', 'cross_predict',
            'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run', 'open_run', 'predict_files',
            'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr', 'fine_tune',
@@ -47,12 +49,16 @@ from .bench.tune import tune_job
 from .changes import ChangeLog, apply_changes
 from .config import RunConfig, make_config, read_config, write_config
 from .core import InputError
-from .data.audit import audit_items, check_leakage, find_suspect_labels, fingerprint_items, stop_on_leak
+from .data.audit import audit_items, check_leakage, find_suspect_labels, fingerprint_items, score_neighbours, stop_on_leak
 from .data.augment import create_augment, show_augment
+from .data.augment_text import augment_text, create_text_augment, neighbour_words, show_text_augment
 from .data.corrupt import corrupt_image, show_corruptions
 from .data.items import items_from_file, items_from_folder, items_from_frame, load_cifar10, load_elpv, validate_items
+from .data.noise import corrupt_text
+from .data.screen import mask_personal_data, measure_truncation, screen_texts
 from .data.splits import hash_split, kfold_split, split_items
 from .data.store import build_store
+from .data.text import find_contamination, fingerprint_texts
 from .evaluate.compare import compare_predictions, delong_test, mcnemar_test
 from .evaluate.evaluation import evaluate_predictions, majority_baseline
 from .evaluate.bootstrap import bootstrap_interval
@@ -78,6 +84,7 @@ from .report.card import make_card, make_data_card
 from .report.clean import LabelCleaner
 from .report.contrasts import ComparisonDisplay, ForgettingDisplay, LearningCurveDisplay, RankDisplay, RiskCoverageDisplay, RobustnessDisplay
 from .report.displays import ConfusionDisplay, CurveDisplay, HistoryDisplay, MetricsDisplay, ReliabilityDisplay, SliceDisplay, ThresholdDisplay
+from .report.differences import browse_texts, mark_differences
 from .report.hub import check_card
 from .report.page import save_page
 from .report.search import ExpectedBestDisplay, ImportanceDisplay
@@ -110,7 +117,9 @@ from .data.instruct import load_instruct
 _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job',
          'stress_run', 'check_standard', 'has_passed', 'ChangeLog', 'apply_changes', 'RunConfig', 'make_config',
          'read_config', 'write_config', 'InputError', 'audit_items', 'check_leakage', 'find_suspect_labels',
-         'fingerprint_items', 'stop_on_leak', 'create_augment', 'show_augment', 'corrupt_image',
+         'fingerprint_items', 'score_neighbours', 'stop_on_leak', 'create_augment', 'show_augment',
+         'augment_text', 'create_text_augment', 'neighbour_words', 'show_text_augment', 'corrupt_text', 'mask_personal_data',
+         'measure_truncation', 'screen_texts', 'find_contamination', 'fingerprint_texts', 'browse_texts', 'mark_differences', 'corrupt_image',
          'show_corruptions', 'items_from_file', 'items_from_folder', 'items_from_frame', 'load_cifar10',
          'load_elpv', 'validate_items', 'hash_split', 'kfold_split', 'split_items', 'build_store',
          'compare_predictions', 'delong_test', 'mcnemar_test', 'evaluate_predictions', 'majority_baseline',

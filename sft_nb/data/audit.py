@@ -3,7 +3,7 @@
 A score is worthless if the model has seen the test images, and nobody notices by looking at the score.
 `fingerprint_items` describes every image once. `find_duplicates` finds copies with it, also re-encoded, resized,
 brightened, mirrored or turned ones. `check_leakage` lists what two splits share, and `stop_on_leak` makes that an error.
-`find_suspect_labels` ranks labels that a model contradicts. `audit_items` runs it all and returns an `Audit`. Texts go the
+`find_suspect_labels` ranks labels that a model contradicts, or the neighbours (`score_neighbours`). `audit_items` runs it all and returns an `Audit`. Texts go the
 same way, with the fingerprints of `sft_nb.data.text`. It lists;
 it removes nothing, because what is a leak and what is a coincidence is for a person to decide.
 
@@ -13,7 +13,7 @@ Docs: https://sft-nb.github.io/sft_nb/data.audit.html.md"""
 
 # %% auto #0
 __all__ = ['LEAK_COLUMNS', 'fingerprint_items', 'find_duplicates', 'check_leakage', 'stop_on_leak', 'find_suspect_labels',
-           'Audit', 'audit_items']
+           'score_neighbours', 'Audit', 'audit_items']
 
 # %% ../../nbs/12_data.audit.ipynb #2d077e36
 import hashlib, html, os
@@ -27,6 +27,7 @@ from scipy.fft import dctn
 
 from ..core import TASKS, InputError, expected, hash_file, raise_problems, suggest_names, track
 from .items import read_image
+from .screen import screen_texts
 from .splits import read_time
 from .text import find_near_texts
 from ..records import Predictions
@@ -261,6 +262,27 @@ def find_suspect_labels(ids, # (n,)
     return pd.DataFrame({'id': ids[order], 'target': np.array(labels)[index[order]], 'suggestion': np.array(labels)[best[order]],
                          'score_target': score[order, index[order]], 'score_suggestion': score[order, best[order]]})
 
+# %% ../../nbs/12_data.audit.ipynb #810329cc
+def score_neighbours(features: np.ndarray, # (n, d), such as embeddings
+                     target, # labels, (n,)
+                     labels, # names, in the order of the columns to make
+                     *,
+                     n_neighbours: int = 10, # of each item, by cosine
+                     ) -> np.ndarray: # (n, k), probabilities for `find_suspect_labels`
+    "How the nearest items are labelled, the item itself left out; one more vote goes to the shares of all labels."
+    from sklearn.neighbors import NearestNeighbors
+    features, labels, target = np.asarray(features, np.float32), list(map(str, labels)), [str(t) for t in target]
+    problems = [] if features.ndim == 2 and len(features) == len(target) else [expected('`features`', f'of shape ({len(target)}, d), a row for each item', features.shape)]
+    if unknown := sorted(set(target) - set(labels)): problems.append(expected('every target', 'one of ' + ', '.join(labels), unknown[0]))
+    if not 1 <= n_neighbours < max(len(target), 2): problems.append(expected('`n_neighbours`', f'from 1 to {len(target) - 1}', n_neighbours))
+    raise_problems(problems)
+    is_label = np.array(target)[:, None] == np.array(labels)
+    near = NearestNeighbors(n_neighbors=n_neighbours + 1, metric='cosine').fit(features).kneighbors(features, return_distance=False)
+    other = near != np.arange(len(near))[:, None]
+    other[other.all(1), -1] = False # among many copies an item may not find itself
+    votes = is_label[near[other].reshape(len(near), n_neighbours)].sum(1)
+    return (votes + is_label.mean(0)) / (n_neighbours + 1)
+
 # %% ../../nbs/12_data.audit.ipynb #e8c88e66
 @dataclass(frozen=True, eq=False, repr=False)
 class Audit:
@@ -273,6 +295,7 @@ class Audit:
     suspect_labels: pd.DataFrame # as from `find_suspect_labels`; empty without scores
     leaks: pd.DataFrame # as from `check_leakage`; empty without a split
     problems: tuple # a sentence each
+    oddities: pd.DataFrame|None = None # of texts, as from `screen_texts`
 
     def to_dict(self,
                 most: int = 100, # rows of each table
@@ -321,7 +344,8 @@ def audit_items(items: pd.DataFrame, # with columns id, input and target, and ma
     leaks = _find_leaks(items, prints, duplicates, time) if 'split' in items else pd.DataFrame(columns=LEAK_COLUMNS)
     tables = dict(unreadable=unreadable.reset_index(names='row'), missing_labels=missing.reset_index(names='row'), duplicates=_with_targets(duplicates, items),
                   class_balance=_class_balance(items, task), suspect_labels=suspects, leaks=leaks)
-    return Audit(n=len(items), **tables, problems=tuple(_say_problems(items, tables, 'word_hash' in prints)))
+    if 'word_hash' in prints: tables['oddities'] = screen_texts(items)
+    return Audit(n=len(items), **tables, problems=tuple(_say_problems(items, tables)))
 
 def _with_targets(duplicates: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     target = dict(zip(items.id, items.target))
@@ -344,10 +368,10 @@ def _class_balance(items: pd.DataFrame, task: str) -> pd.DataFrame: # label, n, 
 
 def _count(rows, noun: str) -> str: return f'{len(rows):,} {noun}' + ('' if len(rows) == 1 else 's')
 
-def _say_problems(items: pd.DataFrame, tables: dict, is_text: bool = False) -> list: # sentences
+def _say_problems(items: pd.DataFrame, tables: dict) -> list: # sentences
     "What a person should know before training."
     t, out = tables, []
-    thing, same = ('text', 'text') if is_text else ('image', 'picture')
+    thing, same = ('text', 'text') if 'oddities' in t else ('image', 'picture')
     if len(t['unreadable']): out.append(f'{_count(t["unreadable"], "unreadable " + thing)}, such as {t["unreadable"].id.iloc[0]!r}.')
     if len(t['missing_labels']): out.append(f'{_count(t["missing_labels"], "missing label")}, such as that of {t["missing_labels"].id.iloc[0]!r}.')
     if items.id.duplicated().any(): out.append(f'{_count(items[items.id.duplicated()], "repeated id")}, such as {items.id[items.id.duplicated()].iloc[0]!r}.')
@@ -364,4 +388,5 @@ def _say_problems(items: pd.DataFrame, tables: dict, is_text: bool = False) -> l
         rare = balance.loc[balance.n.idxmin()]
         out.append(f'The classes are unbalanced: {rare.label!r} has {rare.n} items, {balance.loc[balance.n.idxmax()].label!r} has {balance.n.max()}. Judge by balanced accuracy or per class.')
     if len(t['suspect_labels']): out.append(f'{_count(t["suspect_labels"], "suspect label")}, first of all that of {t["suspect_labels"].id.iloc[0]!r}.')
+    for kind, rows in t['oddities'].groupby('kind', sort=True) if 'oddities' in t else (): out.append(f'{_count(rows, "text")} with odd {kind.replace("_", " ")}, such as {rows.id.iloc[0]!r} ({rows.detail.iloc[0]}).')
     return out
