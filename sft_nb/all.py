@@ -107,6 +107,8 @@ from .models.lora import add_adapters, load_adapters, merge_adapters
 from .report.tradeoff import TradeoffDisplay
 from .train.interpolate import choose_alpha, interpolate_weights, sweep_weights
 from .train.retain import OldTask, finish_retain, retain_callbacks
+
+# %% ../nbs/90_all.ipynb #c4a75a1e
 from .models.causal import add_lora, load_causal, save_causal
 from .tasks.chat import chat_loaders, check_chat, encode_chat, truncation_table
 from .tasks.generate import compare_scores, generate_answers, predict_answers, score_examples

@@ -33,7 +33,7 @@ def _prompts(items, tokenizer) -> list: # of token lists
 
 @torch.no_grad()
 def generate_answers(model, # from `load_causal` or `add_lora`
-                     tokenizer,
+                     tokenizer, # of the model, with its chat template
                      items: pd.DataFrame, # with `prompt`, or with `messages`, whose last answer is left out
                      *,
                      max_new_tokens: int = 128, # of an answer
@@ -59,7 +59,7 @@ def generate_answers(model, # from `load_causal` or `add_lora`
 
 # %% ../../nbs/36_tasks.generate.ipynb #af4b7f76
 def predict_answers(model, # from `load_causal` or `add_lora`
-                    tokenizer,
+                    tokenizer, # of the model, with its chat template
                     items: pd.DataFrame, # with `id`, `prompt` and its `completion`, or `messages`; a column `target` of texts, or of several, goes before
                     *,
                     slices: tuple = (), # columns to slice by
