@@ -43,12 +43,13 @@ def neighbour_words(vectors: np.ndarray, # (n, d)
         cosine[np.arange(len(cosine)), np.arange(start, start + len(cosine))] = -1
         best = np.argpartition(-cosine, min(most, len(unit) - 1), axis=1)[:, :most]
         for i, (row, mine) in enumerate(zip(cosine, best), start): near[i] = {j: row[j] for j in mine if row[j] >= least}
-    found = {i: sorted((j for j in mine if i in near[j]), key=lambda j: -mine[j]) for i, mine in near.items()}
-    return {words[i]: tuple(words[mine]) for i, mine in found.items() if mine and not _same_stem(words[i], words[mine]).all()}
+    mutual = {i: sorted((j for j in mine if i in near[j]), key=lambda j: -mine[j]) for i, mine in near.items()}
+    found = {words[i]: tuple(words[j] for j in mine if not _same_stem(words[i], words[j])) for i, mine in mutual.items()}
+    return {word: others for word, others in found.items() if others}
 
-def _same_stem(word: str, others) -> np.ndarray: # of bool
+def _same_stem(word: str, other: str) -> bool:
     "Whether they differ in their last three letters only: film and films are no synonyms."
-    return np.array([o.startswith(word[:max(3, len(word) - 3)]) for o in others], bool)
+    return other.startswith(word[:max(3, len(word) - 3)])
 
 # %% ../../nbs/18_data.augment_text.ipynb #10e1467a
 def read_vectors(path: str|Path, # a text file, or a zip with one; a word and its numbers on each line

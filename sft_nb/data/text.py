@@ -69,7 +69,7 @@ def fingerprint_texts(items: pd.DataFrame, # with columns id and input, the text
     return pd.DataFrame([dict(id=str(i), **r) for i, r in zip(items.id, rows)], columns=_COLUMNS)
 
 # %% ../../nbs/17_data.text.ipynb #042948d2
-_BANDS, _ROWS, _REACH = 32, 4, 50
+_BANDS, _ROWS, _REACH = 32, 4, 10
 
 def _sign(shingles: list) -> np.ndarray: # (n, 128) uint32
     "The MinHash signature of each set of runs."
