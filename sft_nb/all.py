@@ -35,7 +35,8 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
            'regularize_callbacks', 'tune_job', 'expected_best', 'ExpectedBestDisplay', 'ImportanceDisplay',
            'open_search', 'rank_options', 'tune', 'apply_params', 'default_space', 'read_space', 'add_adapters',
            'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha', 'interpolate_weights', 'sweep_weights',
-           'OldTask', 'finish_retain', 'retain_callbacks']
+           'OldTask', 'finish_retain', 'retain_callbacks', 'load_imdb', 'create_encoder', 'load_encoder',
+           'load_tokenizer', 'save_encoder', 'find_inputs', 'score_items', 'build_tokens', 'text_block']
 
 # %% ../nbs/90_all.ipynb #31284fed
 from .assets import fetch_asset, list_assets
@@ -48,7 +49,7 @@ from .core import InputError
 from .data.audit import audit_items, check_leakage, find_suspect_labels, fingerprint_items, stop_on_leak
 from .data.augment import create_augment, show_augment
 from .data.corrupt import corrupt_image, show_corruptions
-from .data.items import items_from_file, items_from_folder, items_from_frame, load_cifar10, load_elpv, validate_items
+from .data.items import items_from_file, items_from_folder, items_from_frame, load_cifar10, load_elpv, load_imdb, validate_items
 from .data.splits import hash_split, kfold_split, split_items
 from .data.store import build_store
 from .evaluate.compare import compare_predictions, delong_test, mcnemar_test
@@ -69,6 +70,7 @@ from .evaluate.forgetting import linear_cka, measure_forgetting
 from .evaluate.overfit import compare_splits, fit_learning_curve
 from .models.adapt import layer_groups, layer_rates
 from .models.backbones import create_backbone, input_statistics, list_backbones, load_backbone, save_backbone
+from .models.language import create_encoder, load_encoder, load_tokenizer, save_encoder
 from .records import Evaluation, Predictions, format_metrics, make_predictions
 from .report.annotate import Annotator, measure_agreement
 from .report.card import make_card, make_data_card
@@ -80,6 +82,8 @@ from .report.page import save_page
 from .report.search import ExpectedBestDisplay, ImportanceDisplay
 from .report.widgets import build_report, compare_runs
 from .tasks.image import image_block, predict_items
+from .tasks.inputs import find_inputs, score_items
+from .tasks.text import build_tokens, text_block
 from .tasks.targets import create_loss, describe_targets, make_item_predictions
 from .train.average import EMA, SWA, GreedySoup
 from .train.checkpoint import Checkpoint
@@ -127,4 +131,5 @@ _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items'
          'regularize_callbacks', 'tune_job', 'expected_best', 'ExpectedBestDisplay', 'ImportanceDisplay',
          'open_search', 'rank_options', 'tune', 'apply_params', 'default_space', 'read_space', 'add_adapters',
          'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha', 'interpolate_weights', 'sweep_weights',
-         'OldTask', 'finish_retain', 'retain_callbacks']
+         'OldTask', 'finish_retain', 'retain_callbacks', 'load_imdb', 'create_encoder', 'load_encoder', 'load_tokenizer', 'save_encoder',
+         'find_inputs', 'score_items', 'build_tokens', 'text_block']
