@@ -8,6 +8,7 @@ nobody killed, and nothing else may lie in its folder or in the cache. Libraries
 
     python benchmarks/kill.py            # 100 random moments, 15 awkward ones
     python benchmarks/kill.py --quick    # 20 random ones of a smaller run, and the awkward ones, as in the tests
+    python benchmarks/kill.py --quick --kind text    # a run on texts, with a transformer of three blocks
 
 The last line is JSON with all figures.
 """
@@ -24,14 +25,14 @@ import torch
 from fastai.learner import Learner
 from PIL import Image
 
-import sft_nb.train.checkpoint, sft_nb.train.probe, sft_nb.train.run, sft_nb.data.store, sft_nb.bench.job, sft_nb.models.weights
+import sft_nb.train.checkpoint, sft_nb.train.probe, sft_nb.train.run, sft_nb.data.store, sft_nb.tasks.text, sft_nb.bench.job, sft_nb.models.weights
 from sft_nb.cli import main as sft_nb_command
 from sft_nb.config import make_config, write_config
 from sft_nb.core import hash_file
 from sft_nb.records import Predictions
 
 # What is counted, and can be the moment of a kill: name → (owner, attribute).
-EVENTS = dict(decode=(sft_nb.data.store, '_resize'), solve=(sft_nb.train.probe, '_solve'), batch=(Learner, 'one_batch'), tensors=(sft_nb.models.weights, 'save_file'),
+EVENTS = dict(decode=(sft_nb.data.store, '_resize'), tokenize=(sft_nb.tasks.text, '_write_tokens'), solve=(sft_nb.train.probe, '_solve'), batch=(Learner, 'one_batch'), tensors=(sft_nb.models.weights, 'save_file'),
               checkpoint=(sft_nb.train.checkpoint, 'write_tensors'), score=(sft_nb.train.run, 'score_items'), save=(Predictions, 'save'), replace=(os, 'replace'))
 
 
@@ -50,6 +51,23 @@ def prepare(folder, quick):
         data=dict(path=str(folder/'photos'), positive='wide'), split=dict(valid=.25, test=.25), evaluate=dict(n_resamples=200),
         model=dict(backbone='test_resnet', weights=str(folder/'weights.safetensors'), size=size, drop_rate=.2),
         train=dict(unfreeze=[[2, -1], [2, 0]] if quick else [[2, -1], [3, -3], [3, 0]], lr=.003, batch_size=4, augment='light', patience=2 if quick else 4))), folder/'config.yaml')
+
+
+def prepare_text(folder, quick):
+    "Sentences of a few words, a transformer that nobody trained, a configuration with dropout in it."
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+    words, rng, n = [f'w{i}' for i in range(40)], np.random.default_rng(0), 28 if quick else 80
+    (folder/'encoder').mkdir()
+    (folder/'vocab.txt').write_text('\n'.join(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *words]))
+    BertTokenizerFast(vocab=str(folder/'vocab.txt'), model_max_length=32).save_pretrained(folder/'encoder')
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=45, hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, max_position_embeddings=32)).save_pretrained(folder/'encoder')
+    rows = [dict(text=' '.join(rng.choice(words[10 * k:10 * k + 30], rng.integers(3, 20))), label='ab'[k]) for k in (0, 1) for _ in range(n // 2)]
+    (folder/'texts.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    write_config(make_config(dict(
+        data=dict(path=str(folder/'texts.jsonl'), kind='text', positive='b'), split=dict(valid=.25, test=.25), evaluate=dict(n_resamples=200),
+        model=dict(backbone=str(folder/'encoder'), max_length=16, drop_rate=.2),
+        train=dict(unfreeze=[[2, -1], [2, 0]] if quick else [[2, -1], [3, -3], [3, 0]], lr=.003, batch_size=4, patience=4))), folder/'config.yaml')
 
 
 def arm(event, n, when, log=None):
@@ -109,10 +127,11 @@ def outcome(home):
     return out | {'files': sorted(str(p.relative_to(run)) for p in run.rglob('*'))}, left
 
 
-def choose(counts):
+def choose(counts, kind):
     "Awkward moments, from how often everything happens in a run that nobody kills: (event, which one, when)."
     middle = lambda event: max(1, counts[event] // 2)
-    return [('replace', 1, 'before'), ('decode', middle('decode'), 'after'), ('solve', middle('solve'), 'before'), ('batch', 1, 'before'), ('batch', middle('batch'), 'after'),
+    first = ('decode', middle('decode'), 'after') if kind == 'images' else ('tokenize', 1, 'after')
+    return [('replace', 1, 'before'), first, ('solve', middle('solve'), 'before'), ('batch', 1, 'before'), ('batch', middle('batch'), 'after'),
             ('tensors', 1, 'half'), ('tensors', 2, 'half'), ('checkpoint', 1, 'before'), ('checkpoint', 2, 'after'), ('checkpoint', counts['checkpoint'], 'after'),
             ('tensors', counts['tensors'], 'half'), ('score', 2, 'before'), ('save', 2, 'after'), ('save', counts['save'], 'before'), ('save', counts['save'], 'after')]
 
@@ -122,15 +141,16 @@ def main():
     p.add_argument('--quick', action='store_true', help='20 random moments of a smaller run')
     p.add_argument('--moments', type=int, help='random ones to kill at (default: 100, or 20)')
     p.add_argument('--seed', type=int, default=0, help='of the random moments')
+    p.add_argument('--kind', choices=('images', 'text'), default='images', help='what the run reads')
     a = p.parse_args()
     rng, moments = random.Random(a.seed), a.moments or (20 if a.quick else 100)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        prepare(folder, a.quick)
+        dict(images=prepare, text=prepare_text)[a.kind](folder, a.quick)
         config = folder/'config.yaml'
         _, seconds = attempt(folder/'whole', config, log=folder/'counts.json')
         want, _ = outcome(folder/'whole')
-        awkward, where, runs, different, left = choose(json.loads((folder/'counts.json').read_text())), Counter(), 0, [], []
+        awkward, where, runs, different, left = choose(json.loads((folder/'counts.json').read_text()), a.kind), Counter(), 0, [], []
         lives, pace = 5, seconds # other work on the machine changes it
         while moments or awkward:
             home, deaths = folder/f'run {runs}', []

@@ -39,7 +39,8 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
            'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha', 'interpolate_weights', 'sweep_weights',
            'OldTask', 'finish_retain', 'retain_callbacks', 'add_lora', 'load_causal', 'save_causal', 'chat_loaders',
            'check_chat', 'encode_chat', 'truncation_table', 'compare_scores', 'generate_answers', 'predict_answers',
-           'score_examples', 'create_chat_learner', 'load_instruct']
+           'score_examples', 'create_chat_learner', 'load_instruct', 'load_imdb', 'create_encoder', 'load_encoder',
+           'load_tokenizer', 'save_encoder', 'find_inputs', 'score_items', 'build_tokens', 'text_block']
 
 # %% ../nbs/90_all.ipynb #31284fed
 from .assets import fetch_asset, list_assets
@@ -53,7 +54,7 @@ from .data.audit import audit_items, check_leakage, find_suspect_labels, fingerp
 from .data.augment import create_augment, show_augment
 from .data.augment_text import augment_text, create_text_augment, neighbour_words, show_text_augment
 from .data.corrupt import corrupt_image, show_corruptions
-from .data.items import items_from_file, items_from_folder, items_from_frame, load_cifar10, load_elpv, validate_items
+from .data.items import items_from_file, items_from_folder, items_from_frame, load_cifar10, load_elpv, load_imdb, validate_items
 from .data.noise import corrupt_text
 from .data.screen import mask_personal_data, measure_truncation, screen_texts
 from .data.splits import hash_split, kfold_split, split_items
@@ -78,6 +79,7 @@ from .evaluate.forgetting import linear_cka, measure_forgetting
 from .evaluate.overfit import compare_splits, fit_learning_curve
 from .models.adapt import layer_groups, layer_rates
 from .models.backbones import create_backbone, input_statistics, list_backbones, load_backbone, save_backbone
+from .models.language import create_encoder, load_encoder, load_tokenizer, save_encoder
 from .records import Evaluation, Predictions, format_metrics, make_predictions
 from .report.annotate import Annotator, measure_agreement
 from .report.card import make_card, make_data_card
@@ -90,6 +92,8 @@ from .report.page import save_page
 from .report.search import ExpectedBestDisplay, ImportanceDisplay
 from .report.widgets import build_report, compare_runs
 from .tasks.image import image_block, predict_items
+from .tasks.inputs import find_inputs, score_items
+from .tasks.text import build_tokens, text_block
 from .tasks.targets import create_loss, describe_targets, make_item_predictions
 from .train.average import EMA, SWA, GreedySoup
 from .train.checkpoint import Checkpoint
@@ -148,4 +152,5 @@ _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items'
          'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha', 'interpolate_weights', 'sweep_weights',
          'OldTask', 'finish_retain', 'retain_callbacks',
          'add_lora', 'load_causal', 'save_causal', 'chat_loaders', 'check_chat', 'encode_chat',
-         'truncation_table', 'compare_scores', 'generate_answers', 'predict_answers', 'score_examples', 'create_chat_learner', 'load_instruct']
+         'truncation_table', 'compare_scores', 'generate_answers', 'predict_answers', 'score_examples', 'create_chat_learner', 'load_instruct',
+         'load_imdb', 'create_encoder', 'load_encoder', 'load_tokenizer', 'save_encoder', 'find_inputs', 'score_items', 'build_tokens', 'text_block']

@@ -76,13 +76,14 @@ def whole(tmp_path_factory):
 
 # --- Kills -------------------------------------------------------------------------------------------------------------
 
-def test_killed_at_many_moments(root):
-    "`sft-nb run`, twenty times at random and fifteen times where it hurts; see the benchmark for what is compared."
-    done = subprocess.run([sys.executable, str(root/'benchmarks'/'kill.py'), '--quick'], capture_output=True, text=True, cwd=root)
+@pytest.mark.parametrize('kind, moments', [('images', 20), ('text', 8)])
+def test_killed_at_many_moments(root, kind, moments):
+    "`sft-nb run`, many times at random and fifteen times where it hurts; see the benchmark for what is compared."
+    done = subprocess.run([sys.executable, str(root/'benchmarks'/'kill.py'), '--quick', '--kind', kind, '--moments', str(moments)], capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found['kills'] == 35 and found['lost'] == 0, done.stdout
-    assert {'training', 'predicting', 'probe or first epoch'} <= set(found['where'])
+    assert found['kills'] == moments + 15 and found['lost'] == 0, done.stdout
+    assert {'training', 'predicting'} | ({'probe or first epoch'} if kind == 'images' else set()) <= set(found['where'])
 
 
 @pytest.mark.parametrize('at', [0, 1, 2, 3, 5])

@@ -119,7 +119,7 @@ def _context(run, items, preds, audit) -> dict:
     asset = ASSETS.get(c.data.path)
     licences = [dict(what=f'weights of {c.model.backbone}', licence=lock['weights'].get('licence') or 'not stated', source=lock['weights']['source'])]
     if asset: licences.append(dict(what=f"{dict(text='texts').get(c.data.kind, c.data.kind)} of {asset.name}", licence=asset.licence, source=asset.source))
-    facts = dict(name=run.folder.name, backbone=c.model.backbone, **(dict(size=c.model.size) if c.data.kind == 'images' else dict(max_length=c.model.max_length)), **{f'n_{s}': int(counts.get(s, 0)) for s in ('train', 'valid', 'test')},
+    facts = dict(name=run.folder.name, backbone=c.model.backbone, **(dict(size=c.model.size) if c.data.kind == 'images' else dict(kind=c.data.kind, max_length=c.model.max_length)), **{f'n_{s}': int(counts.get(s, 0)) for s in ('train', 'valid', 'test')},
                  seconds=preds.provenance.get('seconds'))
     history = json.loads(run.history.to_json(orient='records')) if (run/'history.csv').exists() else []
     return dict(headline=c.evaluate.primary, run=facts, history=history, audit=audit or {}, references=c.evaluate.references, licences=licences,

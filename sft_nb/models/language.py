@@ -38,11 +38,18 @@ class TextEncoder(nn.Module):
         self.typed = getattr(body.config, 'type_vocab_size', 0) > 1
         self.pretrained_cfg, self.weights_source = {}, {}
 
-    def forward_features(self, x: torch.Tensor) -> tuple: # what each token became, (b, length, d); the mask, (b, length)
+    def forward_features(self,
+                         x: torch.Tensor, # (b, 3, length)
+                         ) -> tuple: # what each token became, (b, length, d); the mask, (b, length)
+        "The encoder without the head."
         ids, mask, types = x.unbind(1)
         return self.body(input_ids=ids, attention_mask=mask, **dict(token_type_ids=types) if self.typed else {}).last_hidden_state, mask
 
-    def forward_head(self, features: tuple, pre_logits: bool = False) -> torch.Tensor: # (b, n_out), or (b, d)
+    def forward_head(self,
+                     features: tuple, # from `forward_features`
+                     pre_logits: bool = False, # stop before the last layer
+                     ) -> torch.Tensor: # (b, n_out), or (b, d)
+        "The mean over tokens, and the head."
         hidden, mask = features
         weight = mask[..., None].to(hidden.dtype)
         pooled = self.head_drop((hidden * weight).sum(1) / weight.sum(1).clamp_min(1))
@@ -50,9 +57,14 @@ class TextEncoder(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor: return self.forward_head(self.forward_features(x))
 
-    def get_classifier(self) -> nn.Module: return self.head
+    def get_classifier(self) -> nn.Module:
+        "The last layer."
+        return self.head
 
-    def group_matcher(self, coarse: bool = False) -> dict: # for timm's `group_parameters`; a block is a group either way
+    def group_matcher(self,
+                      coarse: bool = False, # a block is a group either way
+                      ) -> dict: # for timm's `group_parameters`
+        "Which parameters belong together: embeddings, each block, head."
         blocks = _find_blocks(self.body)
         before = {n.split('.')[0] for n, _ in _until(self.body.named_parameters(), f'{blocks}.')} - {blocks.split('.')[0]}
         return dict(stem=rf"^body\.(?:{'|'.join(sorted(before)) or '-'})\.", blocks=[(rf'^body\.{blocks}\.(\d+)', None), (r'^body\.', (99999,))], head=r'^head\.')
@@ -69,8 +81,9 @@ def _until(named, prefix):
         yield name, p
 
 # %% ../../nbs/25_models.language.ipynb #25a00009
-def import_transformers(): # the module
-    "Transformers, with a hint where it is missing."
+def import_transformers(
+    ): # the module; raises `InputError`
+    "The module transformers, with a hint where it is missing."
     try: import transformers
     except ImportError as e: raise InputError('Expected transformers to be installed for text, but it is not. Install it: pip install "sft_nb[text]"') from e
     return transformers

@@ -55,7 +55,9 @@ class SplitByColumn:
         split = np.asarray(items['split'])
         return [np.flatnonzero(split == s).tolist() for s in ('train', 'valid')]
 
-def target_block(targets):
+def target_block(targets: Targets, # what to predict
+                 ) -> tuple: # a `TransformBlock`, and what reads its values from a row
+    "The second half of a `DataBlock`, whatever the inputs are."
     if targets.soft: return TransformBlock(), ReadSoft(targets.soft)
     if targets.task == 'single_label': return CategoryBlock(vocab=list(targets.labels), sort=False), ReadColumn('target')
     if targets.task == 'multi_label': return MultiCategoryBlock(vocab=list(targets.labels)), ReadColumn('target', ';')

@@ -26,7 +26,6 @@ from torch import nn
 from ..assets import cache_folder, writable_folder
 from ..config import RunConfig
 from ..core import InputError, atomic_path, expected, hash_json, raise_problems, suggest_names, track, write_text
-from ..data.audit import fingerprint_items
 from ..models.language import TextEncoder, create_encoder, load_encoder, load_tokenizer, save_encoder
 from ..records import read_table
 from .feed import BatchLoader
@@ -156,7 +155,9 @@ class LoadTokens(Transform):
 class TextLoader(BatchLoader):
     "A `BatchLoader` whose shuffled batches hold texts of like length."
     stretch = 50 # batches that are sorted together
-    def shuffle_fn(self, idxs):
+    def shuffle_fn(self,
+                   idxs, # of the training items
+                   ) -> list: # the same in the order of an epoch
         "fastai's shuffle, then texts of like length together; what is left over stays at the end."
         idxs, source = super().shuffle_fn(idxs), self.find_source()
         if source is None: return idxs
@@ -174,6 +175,34 @@ def text_block(targets: Targets, # what to predict
     block, get_y = target_block(targets)
     texts = TransformBlock(type_tfms=[LoadTokens(store)], dl_type=TextLoader)
     return DataBlock(blocks=(texts, block), get_x=ReadColumn('id'), get_y=get_y, splitter=SplitByColumn())
+
+# %% ../../nbs/33_tasks.text.ipynb #33a00019
+def _fingerprint_texts(items) -> pd.DataFrame:
+    "The columns of `fingerprint_items` that mean something for texts."
+    digest = lambda text: hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()
+    texts = ['\0'.join(t) for t in zip(*(items[c].astype(str) for c in ('input', 'input_b') if c in items))]
+    return pd.DataFrame(dict(id=items['id'].astype(str).to_numpy(), file_hash=map(digest, texts), pixel_hash=[digest(' '.join(t.casefold().split())) for t in texts], thumbnail=b'', error=''))
+
+def _read_texts(sources: list, data) -> pd.DataFrame:
+    "Items from tables and from texts themselves."
+    parts = []
+    for source in sources:
+        if Path(source[-300:]).suffix.lower() in ('.csv', '.tsv', '.parquet', '.jsonl'): parts.append(_read_columns(source, dict(id=data.id, input=data.input, input_b=data.input_b)))
+        elif data.input_b: raise InputError(expected('the input', 'a table with both texts of each pair', repr(source)))
+        else: parts.append(pd.DataFrame(dict(input=[source])))
+    items = pd.concat(parts, ignore_index=True)
+    if 'id' not in items or len(sources) > 1: items['id'] = range(len(items))
+    items = items.assign(id=items['id'].astype(str))
+    for c in [c for c in ('input', 'input_b') if c in items]:
+        empty = [i for i, t in zip(items['id'], items[c]) if not (isinstance(t, str) and t.strip())]
+        if empty: raise InputError(expected(f'every `{c}`', 'text', f'nothing in {", ".join(empty[:20])}' + (f' and {len(empty) - 20} more' if len(empty) > 20 else '')))
+    return items
+
+def _read_columns(path, named: dict) -> pd.DataFrame:
+    named = {k: c for k, c in named.items() if c}
+    table = read_table(path, text=list(named.values()))
+    raise_problems([expected(f'column {c!r}', f'in {path}', 'no such column', suggest_names(c, table.columns)) for c in named.values() if c not in table])
+    return pd.DataFrame({k: table[c] for k, c in named.items()})
 
 # %% ../../nbs/33_tasks.text.ipynb #33a00014
 class TextInputs:
@@ -206,9 +235,7 @@ class TextInputs:
 
     def fingerprint(self, items: pd.DataFrame) -> pd.DataFrame: # for `audit_items`
         "What tells copies."
-        digest = lambda text: hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()
-        texts = ['\0'.join(t) for t in zip(*(items[c].astype(str) for c in ('input', 'input_b') if c in items))]
-        return pd.DataFrame(dict(id=items['id'].astype(str).to_numpy(), file_hash=map(digest, texts), pixel_hash=[digest(' '.join(t.casefold().split())) for t in texts], thumbnail=b'', error=''))
+        return _fingerprint_texts(items)
 
     def describe(self, items: pd.DataFrame) -> list: # of sentences
         "What a reader of the report should know of how inputs are read."
@@ -219,23 +246,7 @@ class TextInputs:
              sources, # what a person names: tables with the columns of the configuration, and texts
              ) -> pd.DataFrame: # items without targets; raises `InputError` for all that cannot be used
         "Items to predict."
-        d, parts = self.config.data, []
-        for source in map(str, sources):
-            if Path(source[-300:]).suffix.lower() in ('.csv', '.tsv', '.parquet', '.jsonl'): parts.append(self._read_table(source))
-            elif d.input_b: raise InputError(expected('the input', 'a table with both texts of each pair', repr(source)))
-            else: parts.append(pd.DataFrame(dict(input=[source])))
-        items = pd.concat(parts, ignore_index=True)
-        if not d.id or len(sources) > 1: items['id'] = range(len(items))
-        empty = [str(i) for i, t in zip(items['id'], items['input']) if not str(t).strip()]
-        raise_problems([expected('every text', 'text', f'nothing in {", ".join(empty[:20])}')] if empty else [])
-        return items.assign(id=items['id'].astype(str))
-
-    def _read_table(self, path):
-        d = self.config.data
-        named = {k: c for k, c in dict(id=d.id, input=d.input, input_b=d.input_b).items() if c}
-        table = read_table(path, text=list(named.values()))
-        raise_problems([expected(f'column {c!r}', f'in {path}', 'no such column', suggest_names(c, table.columns)) for c in named.values() if c not in table])
-        return pd.DataFrame({k: table[c].astype(str) for k, c in named.items()})
+        return _read_texts(list(map(str, sources)), self.config.data)
 
     def save_model(self,
                    model: TextEncoder, # from `create_model`

@@ -52,7 +52,7 @@ def default_space(config: RunConfig, # its task, and whether it says `unfreeze`,
                   ) -> dict: # path → range or choices
     "The space to search if nobody says otherwise."
     if what not in _SPACES: raise InputError(expected('`what`', ' or '.join(_SPACES), repr(what), suggest_names(what, _SPACES)))
-    left_out = _NOT_FOR[config.data.task] + (('train.epochs',) if config.train.unfreeze else ())
+    left_out = _NOT_FOR[config.data.task] + (('train.epochs',) if config.train.unfreeze else ()) + (('train.augment',) if config.data.kind == 'text' else ())
     return {path: dict(spec) for path, spec in _SPACES[what].items() if path not in left_out}
 
 # %% ../../nbs/455_train.space.ipynb #02f86272
