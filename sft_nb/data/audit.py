@@ -150,7 +150,7 @@ def find_duplicates(fingerprints: pd.DataFrame, # from `fingerprint_items` or `f
         for id, original in zip(good.id[first != good.id], first[first != good.id]): rows.append((original, id, kind, 0., detail))
         good = good[first == good.id].reset_index(drop=True) # each picture once
     if 'word_hash' in good: rows += find_near_texts(good).itertuples(index=False, name=None)
-    elif len(good) > 1 and good.thumbnail.str.len().all(): # texts of other kinds have none
+    elif len(good) > 1:
         thumbnails = np.stack([np.frombuffer(t, np.uint8).reshape(_SIDE, _SIDE) for t in good.thumbnail])
         pairs = _candidates(thumbnails, _MOST_BITS)
         for (i, j, way), difference in zip(pairs, _differences(thumbnails, pairs)):

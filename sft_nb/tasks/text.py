@@ -26,6 +26,7 @@ from torch import nn
 from ..assets import cache_folder, writable_folder
 from ..config import RunConfig
 from ..core import InputError, atomic_path, expected, hash_json, raise_problems, suggest_names, track, write_text
+from ..data.text import fingerprint_texts
 from ..models.language import TextEncoder, create_encoder, load_encoder, load_tokenizer, save_encoder
 from ..records import read_table
 from .feed import BatchLoader
@@ -177,12 +178,6 @@ def text_block(targets: Targets, # what to predict
     return DataBlock(blocks=(texts, block), get_x=ReadColumn('id'), get_y=get_y, splitter=SplitByColumn())
 
 # %% ../../nbs/33_tasks.text.ipynb #33a00019
-def _fingerprint_texts(items) -> pd.DataFrame:
-    "The columns of `fingerprint_items` that mean something for texts."
-    digest = lambda text: hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()
-    texts = ['\0'.join(t) for t in zip(*(items[c].astype(str) for c in ('input', 'input_b') if c in items))]
-    return pd.DataFrame(dict(id=items['id'].astype(str).to_numpy(), file_hash=map(digest, texts), pixel_hash=[digest(' '.join(t.casefold().split())) for t in texts], thumbnail=b'', error=''))
-
 def _read_texts(sources: list, data) -> pd.DataFrame:
     "Items from tables and from texts themselves."
     parts = []
@@ -235,7 +230,7 @@ class TextInputs:
 
     def fingerprint(self, items: pd.DataFrame) -> pd.DataFrame: # for `audit_items`
         "What tells copies."
-        return _fingerprint_texts(items)
+        return fingerprint_texts(items.assign(input=items['input'] + '\n' + items['input_b']) if 'input_b' in items else items)
 
     def describe(self, items: pd.DataFrame) -> list: # of sentences
         "What a reader of the report should know of how inputs are read."
