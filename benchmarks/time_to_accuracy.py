@@ -13,6 +13,7 @@ which only this benchmark does. Decoded images, features and activations are mad
     python benchmarks/time_to_accuracy.py                                # ELPV, three seeds, 160 pixels; an hour on two cores
     python benchmarks/time_to_accuracy.py --data pneumonia               # or cifar10
     python benchmarks/time_to_accuracy.py --plot nbs/images/time_to_accuracy.svg
+    python benchmarks/time_to_accuracy.py --keep runs.jsonl              # goes on after a stop
     python benchmarks/time_to_accuracy.py --quick                        # small and short, to see that it runs
 
 The last line is JSON with all figures.
@@ -177,18 +178,22 @@ def main():
     p.add_argument('--size', type=int, default=160)
     p.add_argument('--n', type=int, default=0, help='use so many items only')
     p.add_argument('--backbone', default='tf_efficientnet_lite0')
+    p.add_argument('--keep', type=Path, help='a file for what each training gave; the same command goes on after a stop')
     p.add_argument('--plot', type=Path, help='an image file')
     p.add_argument('--one', choices=WHO, help=argparse.SUPPRESS)
     p.add_argument('--seed', type=int, default=0, help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.quick: a.seeds, a.epochs, a.size, a.n = 1, 1, 64, 300
     if a.one: return one(a)
-    runs = []
+    runs = [json.loads(line) for line in a.keep.read_text().splitlines()] if a.keep and a.keep.exists() else []
     for seed in range(a.seeds):
         for who in WHO:
+            if any(r['who'] == who and r['seed'] == seed for r in runs): continue
             command = [sys.executable, '-W', 'ignore', __file__, '--one', who, '--seed', str(seed), *(f'--{k}={getattr(a, k)}' for k in ('epochs', 'size', 'n', 'backbone', 'data'))]
             said = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
             runs.append(dict(who=who, seed=seed, **said))
+            if a.keep:
+                with open(a.keep, 'a') as f: f.write(json.dumps(runs[-1]) + '\n')
             for row in said['rows']: print('{who:16s} seed {seed}  {what:13s} {seconds:7.1f} s  balanced accuracy {balanced_accuracy:.3f}, accuracy {accuracy:.3f}'.format(who=who, seed=seed, **row), flush=True)
     if a.plot: plot(runs, a.plot, a)
     print(json.dumps(dict(benchmark='time_to_accuracy', data=a.data, size=a.size, backbone=a.backbone, **compare(runs), runs=runs)))
