@@ -1,4 +1,5 @@
 """Against forgetting: each way is its formula, nothing is lost by a kill, and the choice of α has not seen the test split."""
+import copy
 import json
 import sys
 
@@ -118,13 +119,32 @@ def test_ewc_is_its_formula_and_holds_what_matters():
     fisher['body.weight'][0] = 2.
     ewc = EWC(net, fisher, 10.)
     net.body.weight.data += .1
-    assert ewc.penalty().item() == pytest.approx(.5 * 2 * 4 * .01, rel=1e-4)
-    assert torch.allclose(torch.autograd.grad(ewc.penalty(), net.body.weight)[0], fisher['body.weight'] * .1, atol=1e-6)
+    share = fisher['body.weight'] / fisher['body.weight'].mean()
+    assert ewc.penalty().item() == pytest.approx(.5 * share.sum().item() * .01, rel=1e-4)
+    assert torch.allclose(torch.autograd.grad(ewc.penalty(), net.body.weight)[0], share * .1, atol=1e-6)
     net.body.weight.data -= .1
-    fit_net(net, EWC(net, fisher, 1e4), optimizer='sgd', lr=1e-4, epochs=8)
+    fit_net(net, EWC(net, fisher, 2e4 / 3), optimizer='sgd', lr=1e-4, epochs=8)
     moved = (net.body.weight - start.body.weight).abs()
     assert moved[0].max() < .1 * moved[1:].max()
     assert len(ewc.terms) == 1 # not the head
+
+
+def test_ewc_pulls_alike_under_a_head_that_is_surer():
+    "Under a head with smaller weights the Fisher information is smaller by orders of magnitude; the pull on the body is not."
+    model, penalties, means = create_backbone('tf_efficientnet_lite0', n_out=2), [], []
+    generator = torch.Generator().manual_seed(0)
+    x, head = torch.randn(6, 3, 64, 64, generator=generator), torch.randn(2, 1280, generator=generator)
+    for scale in (.1, .001):
+        with torch.no_grad(): model.classifier.weight.copy_(head * scale)
+        fisher = estimate_fisher(model, x, seed=0)
+        start, ewc = copy.deepcopy(model.state_dict()), EWC(model, fisher, 1.)
+        with torch.no_grad():
+            for p, *_ in ewc.terms: p.add_(.01)
+        penalties.append(ewc.penalty().item()); means.append(fisher['conv_head.weight'].mean().item())
+        model.load_state_dict(start)
+    n = sum(p.numel() for p, *_ in ewc.terms)
+    assert means[0] > 1000 * means[1] and penalties == pytest.approx([.5 * .01**2 * n] * 2, rel=.01) # as of plain L2 on all weights
+    with pytest.raises(InputError, match='above 0'): EWC(model, {k: torch.zeros_like(f) for k, f in fisher.items()}, 1.)
 
 
 def small_task(n=12, labels=True): return OldTask(Net().requires_grad_(False).eval(), None, [f'i{k}' for k in range(n)], np.arange(n) % 2 if labels else None)

@@ -157,14 +157,16 @@ class _AddLoss(Callback):
         if self.training: self.learn.loss_grad = self.learn.loss_grad + self.strength * self.penalty()
 
 class EWC(_AddLoss):
-    "Elastic weight consolidation: pull weights back as the old task needs them. Kirkpatrick et al. 2017, arXiv:1612.00796."
+    "Elastic weight consolidation: pull weights back as the old task needs them. Kirkpatrick et al. 2017, arXiv:1612.00796; normalised."
     def __init__(self, model: nn.Module, # before fine-tuning
                  fisher: dict, # from `estimate_fisher`, for the same body
-                 strength: float): # λ
+                 strength: float): # λ, of a weight of average importance
         body = _body(model)
         odd = [n for n, p in body.items() if n not in fisher or fisher[n].shape != p.shape]
         if odd: raise InputError(expected('`fisher`', 'of the same model', f'nothing that fits {len(odd)} parameters, such as `{odd[0]}`'))
-        self.strength, self.terms = strength, [(p, p.detach().clone(), fisher[n].to(p.device)) for n, p in body.items()]
+        mean = sum(fisher[n].sum().item() for n in body) / sum(p.numel() for p in body.values())
+        if not 0 < mean < float('inf'): raise InputError(expected('`fisher`', 'finite, and above 0 for some weight of the body', f'a mean of {mean:g}', 'Is the old head sure of everything? Show it other images.'))
+        self.strength, self.terms = strength, [(p, p.detach().clone(), fisher[n].to(p.device) / mean) for n, p in body.items()]
 
     def penalty(self) -> torch.Tensor:
         "Half the weighted squared distance."
