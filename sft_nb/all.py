@@ -91,6 +91,8 @@ from .report.hub import check_card
 from .report.page import save_page
 from .report.search import ExpectedBestDisplay, ImportanceDisplay
 from .report.widgets import build_report, compare_runs
+
+# %% ../nbs/90_all.ipynb #90a00001
 from .tasks.image import image_block, predict_items
 from .tasks.inputs import find_inputs, score_items
 from .tasks.text import build_tokens, text_block

@@ -222,7 +222,7 @@ def _check_together(config) -> list:
              ('`train.focal_gamma`', '0, for regression', t.focal_gamma and config.data.task == 'regression', '')]
     return [expected(name, to_be, value, do) for name, to_be, value, do in wrong if value]
 
-_DEFAULTS = dict(text=dict(data=dict(input='text'), model=dict(backbone='minilm-l6'), train=dict(epochs=3, lr=1e-4, layer_decay=.9, warmup=.1))) # where a kind of inputs has its own
+_DEFAULTS = dict(text=dict(data=dict(input='text'), model=dict(backbone='minilm-l6'), train=dict(epochs=3, lr=3e-4, layer_decay=.8, warmup=.1))) # where a kind of inputs has its own
 
 def _fill_in(given):
     "Below what is given, the defaults of its kind of inputs."

@@ -1,5 +1,7 @@
 "Texts through the whole line: encoders, tokens, batches, runs of each task, bad input, and who else opens what is saved."
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -133,6 +135,13 @@ def test_a_vocabulary_that_grew_and_no_pad_token(tiny, tmp_path):
     assert store.batch(ids)[0, 0].max() == 35
     torch.nn.init.normal_(grown.head.weight)
     with torch.no_grad(): assert torch.allclose(grown(torch.from_numpy(store.batch(ids)))[:1], grown(torch.from_numpy(store.batch(ids[:1]))), atol=1e-5)
+
+
+def test_without_transformers_all_the_rest_is_there(root):
+    "The library imports, and what needs transformers says so."
+    code = "import sys; sys.modules['transformers'] = None\nimport sft_nb.all as a\ntry: a.create_encoder('minilm-l6', n_out=2)\nexcept a.InputError as e: print(e)"
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, cwd=root)
+    assert 'pip install "sft_nb[text]"' in done.stdout, done.stderr
 
 
 # --- Tokens and batches ------------------------------------------------------------------------------------------------
