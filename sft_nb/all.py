@@ -52,14 +52,10 @@ from .config import RunConfig, make_config, read_config, write_config
 from .core import InputError
 from .data.audit import audit_items, check_leakage, find_suspect_labels, fingerprint_items, score_neighbours, stop_on_leak
 from .data.augment import create_augment, show_augment
-from .data.augment_text import augment_text, create_text_augment, neighbour_words, show_text_augment
 from .data.corrupt import corrupt_image, show_corruptions
 from .data.items import items_from_file, items_from_folder, items_from_frame, load_cifar10, load_elpv, load_imdb, validate_items
-from .data.noise import corrupt_text
-from .data.screen import mask_personal_data, measure_truncation, screen_texts
 from .data.splits import hash_split, kfold_split, split_items
 from .data.store import build_store
-from .data.text import find_contamination, fingerprint_texts
 from .evaluate.compare import compare_predictions, delong_test, mcnemar_test
 from .evaluate.evaluation import evaluate_predictions, majority_baseline
 from .evaluate.bootstrap import bootstrap_interval
@@ -86,7 +82,6 @@ from .report.card import make_card, make_data_card
 from .report.clean import LabelCleaner
 from .report.contrasts import ComparisonDisplay, ForgettingDisplay, LearningCurveDisplay, RankDisplay, RiskCoverageDisplay, RobustnessDisplay
 from .report.displays import ConfusionDisplay, CurveDisplay, HistoryDisplay, MetricsDisplay, ReliabilityDisplay, SliceDisplay, ThresholdDisplay
-from .report.differences import browse_texts, mark_differences
 from .report.hub import check_card
 from .report.page import save_page
 from .report.search import ExpectedBestDisplay, ImportanceDisplay
@@ -120,6 +115,11 @@ from .tasks.chat import chat_loaders, check_chat, encode_chat, truncation_table
 from .tasks.generate import compare_scores, generate_answers, predict_answers, score_examples
 from .train.chat import create_chat_learner
 from .data.instruct import load_instruct
+from .data.augment_text import augment_text, create_text_augment, neighbour_words, show_text_augment
+from .data.noise import corrupt_text
+from .data.screen import mask_personal_data, measure_truncation, screen_texts
+from .data.text import find_contamination, fingerprint_texts
+from .report.differences import browse_texts, mark_differences
 
 # %% ../nbs/90_all.ipynb #5ce82e89
 _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job',

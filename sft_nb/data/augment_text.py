@@ -122,7 +122,7 @@ def augment_text(text: str, # of a training item
     return out if out.strip() else text
 
 # %% ../../nbs/18_data.augment_text.ipynb #a7b061c1
-def show_text_augment(text: str,
+def show_text_augment(text: str, # of one item
                       augment: TextAugment, # from `create_text_augment`
                       n: int = 5, # epochs to show
                       *,

@@ -39,7 +39,8 @@ def _is_iban(text: str) -> bool:
 
 _checks = {'card': _is_card, 'IBAN': _is_iban}
 
-def find_personal_data(text: str) -> list: # of (kind, start, end), in order, none within another; kinds are e-mail, IBAN, card and phone
+def find_personal_data(text: str, # in any script
+                       ) -> list: # of (kind, start, end), in order, none within another; kinds are e-mail, IBAN, card and phone
     "Where a text seems to hold personal data."
     found, taken = [], np.zeros(len(text) + 1, bool)
     for kind, pattern in _personal.items():
@@ -49,7 +50,8 @@ def find_personal_data(text: str) -> list: # of (kind, start, end), in order, no
             found.append((kind, m.start(), m.end()))
     return sorted(found, key=lambda f: f[1])
 
-def mask_personal_data(text: str) -> str: # with the kind in brackets in place of each
+def mask_personal_data(text: str, # in any script
+                       ) -> str: # with the kind in brackets in place of each
     "The text without the personal data that is found in it."
     for kind, start, end in reversed(find_personal_data(text)): text = f'{text[:start]}[{kind}]{text[end:]}'
     return text
@@ -61,7 +63,7 @@ def _identifier():
     except ImportError: raise InputError(expected('py3langid', 'installed to tell languages', 'no such package', 'pip install "sft_nb[text]"')) from None
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
-def guess_language(text: str,
+def guess_language(text: str, # its first 500 characters count
                    ) -> tuple: # code of ISO 639-1, and its probability among the 97
     "Which language a text is in."
     language, probability = _identifier().classify(text[:500])
