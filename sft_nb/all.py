@@ -73,6 +73,8 @@ from .evaluate.errors import choose_threshold, confused_pairs, estimate_label_no
 from .evaluate.robustness import evaluate_robustness
 from .evaluate.forgetting import linear_cka, measure_forgetting
 from .evaluate.overfit import compare_splits, fit_learning_curve
+
+# %% ../nbs/90_all.ipynb #16b895a5
 from .models.adapt import layer_groups, layer_rates
 from .models.backbones import create_backbone, input_statistics, list_backbones, load_backbone, save_backbone
 from .models.language import create_encoder, load_encoder, load_tokenizer, save_encoder
