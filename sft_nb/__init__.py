@@ -2,6 +2,7 @@
 
 - `sft_nb.all`: Every name that a notebook needs, in one import.
 - `sft_nb.assets`: Real data and real pretrained weights on a machine that can reach nothing but a package index.
+- `sft_nb.bench.chat_job`: What the model answers now, beside what it answered before; how probable it finds the right answers; and what became of everything else.
 - `sft_nb.bench.job`: From a configuration file to a verdict: audit, split, train, evaluate, report, in one call.
 - `sft_nb.bench.standard`: State beforehand what a model must reach, and let the end of an interval decide, not its middle.
 - `sft_nb.bench.tune`: Search, give the baseline the same chance, train what was chosen again, and only then look at the test split.
