@@ -30,8 +30,8 @@ from ..tasks.chat_items import prompt_items, say_turns
 from ..tasks.generate import compare_scores
 
 # %% ../../nbs/715_bench.chat_job.ipynb #a031b274
-def _compare(run, name, group, level) -> pd.Series:
-    "Scores of both models, tuned less base."
+def _compare(run, name, group, level) -> tuple: # of rows of `compare_scores`
+    "The fine-tuned model less the base model, and the fine-tuned one by itself."
     base, tuned = (pd.read_parquet(run/f'scores-{name}{end}.parquet') for end in ('-base', ''))
     unit = None if group is None else base['id'].map(group)
     own = compare_scores(tuned.assign(loss=0.), tuned, group=unit, confidence_level=level).iloc[0] # against 0, that is, for itself

@@ -108,4 +108,4 @@ def compare_scores(base: pd.DataFrame, # of the one model, from `score_examples`
     half, p_value = student.ppf((1 + confidence_level) / 2, freedom) * error, float(2 * student.sf(abs(value) / error, freedom)) if error else float(value == 0)
     method = f"t interval of paired differences, {len(units)} {'examples' if group is None else 'groups'}"
     return pd.DataFrame([dict(base=before.mean(), tuned=after.mean(), difference=value, low=value - half, high=value + half, p_value=p_value, perplexity_ratio=np.exp(value), ratio_low=np.exp(value - half),
-                              ratio_high=np.exp(value + half), n=len(difference), confidence_level=confidence_level, method=method)])
+                              ratio_high=np.exp(value + half), n=len(base), confidence_level=confidence_level, method=method)])
