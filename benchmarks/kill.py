@@ -9,11 +9,12 @@ nobody killed, and nothing else may lie in its folder or in the cache. Libraries
     python benchmarks/kill.py            # 100 random moments, 15 awkward ones
     python benchmarks/kill.py --quick    # 20 random ones of a smaller run, and the awkward ones, as in the tests
     python benchmarks/kill.py --quick --kind text    # a run on texts, with a transformer of three blocks
+    python benchmarks/kill.py --quick --kind chat    # a run on conversations, with adapters in a model of two blocks, killed while it answers, too
 
 The last line is JSON with all figures.
 """
 import os
-os.environ.update(OMP_NUM_THREADS='1', CI='1')
+os.environ.update(OMP_NUM_THREADS='1', CI='1', HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1')
 import argparse, hashlib, json, random, signal, sys, tempfile, time, warnings
 from collections import Counter
 from pathlib import Path
@@ -25,7 +26,7 @@ import torch
 from fastai.learner import Learner
 from PIL import Image
 
-import sft_nb.train.checkpoint, sft_nb.train.probe, sft_nb.train.run, sft_nb.data.store, sft_nb.tasks.text, sft_nb.bench.job, sft_nb.models.weights
+import sft_nb.models.causal, sft_nb.train.chat_run, sft_nb.train.checkpoint, sft_nb.train.probe, sft_nb.train.run, sft_nb.data.store, sft_nb.tasks.text, sft_nb.bench.job, sft_nb.models.weights
 from sft_nb.cli import main as sft_nb_command
 from sft_nb.config import make_config, write_config
 from sft_nb.core import hash_file
@@ -33,7 +34,8 @@ from sft_nb.records import Predictions
 
 # What is counted, and can be the moment of a kill: name → (owner, attribute).
 EVENTS = dict(decode=(sft_nb.data.store, '_resize'), tokenize=(sft_nb.tasks.text, '_write_tokens'), solve=(sft_nb.train.probe, '_solve'), batch=(Learner, 'one_batch'), tensors=(sft_nb.models.weights, 'save_file'),
-              checkpoint=(sft_nb.train.checkpoint, 'write_tensors'), score=(sft_nb.train.run, 'score_items'), save=(Predictions, 'save'), replace=(os, 'replace'))
+              checkpoint=(sft_nb.train.checkpoint, 'write_tensors'), score=(sft_nb.train.run, 'score_items'),
+              probable=(sft_nb.train.chat_run, 'score_examples'), answer=(sft_nb.train.chat_run, 'predict_answers'), folder=(sft_nb.train.chat_run, 'save_causal'), save=(Predictions, 'save'), replace=(os, 'replace'))
 
 
 def prepare(folder, quick):
@@ -68,6 +70,22 @@ def prepare_text(folder, quick):
         data=dict(path=str(folder/'texts.jsonl'), kind='text', positive='b'), split=dict(valid=.25, test=.25), evaluate=dict(n_resamples=200),
         model=dict(backbone=str(folder/'encoder'), max_length=16, drop_rate=.2),
         train=dict(unfreeze=[[2, -1], [2, 0]] if quick else [[2, -1], [3, -3], [3, 0]], lr=.003, batch_size=4, patience=4))), folder/'config.yaml')
+
+
+def prepare_chat(folder, quick):
+    "Small sums, a model of two blocks that nobody trained with a tokenizer of fifty thousand words, a configuration with adapters."
+    from transformers import AutoModelForCausalLM, LlamaConfig
+    tokenizer, n = sft_nb.models.causal.load_chat_tokenizer(), 5 if quick else 12
+    torch.manual_seed(0)
+    shape = dict(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, bos_token_id=1, eos_token_id=2, initializer_range=.2)
+    AutoModelForCausalLM.from_config(LlamaConfig(**shape)).save_pretrained(folder/'base')
+    tokenizer.save_pretrained(folder/'base')
+    rows = [dict(prompt=[dict(role='user', content=f'{a} and {b}?')], completion=[dict(role='assistant', content=f'{a + b}.')]) for a in range(n) for b in range(n)]
+    (folder/'sums.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    (folder/'general.jsonl').write_text('\n'.join(json.dumps(dict(text=f'Cell {i} is dark.')) for i in range(6)))
+    write_config(make_config(dict(
+        data=dict(path=str(folder/'sums.jsonl'), kind='chat'), split=dict(valid=.2, test=.3, on_leak='warn'), evaluate=dict(n_resamples=200), model=dict(backbone=str(folder/'base'), max_length=64),
+        train=dict(epochs=4 if quick else 10, lr=.01, batch_size=2, patience=4), retain=dict(lora_rank=2), chat=dict(max_new_tokens=6, answers=6, general=str(folder/'general.jsonl'), general_items=4))), folder/'config.yaml')
 
 
 def arm(event, n, when, log=None):
@@ -112,7 +130,7 @@ def attempt(home, config, moment=None, seconds=None, log=None):
 def reached(run):
     "What a run was about, by the files that it has."
     steps = dict(evaluation='evaluated', predictions='predicting', model='predicting', checkpoint='training', lock='probe or first epoch', items='decoding', config='reading')
-    there = {p.name.split('.')[0].split('-')[0] for p in run.iterdir()} if run.exists() else set()
+    there = {p.name.split('.')[0].split('-')[0] for p in run.iterdir() if not p.stem.endswith('-base')} if run.exists() else set()
     return next((word for name, word in steps.items() if name in there), 'reading')
 
 
@@ -122,7 +140,9 @@ def outcome(home):
     out = {'model': hash_file(run/'model'/'model.safetensors'), 'history': sft_nb.train.run.Run(run).history.drop(columns='seconds').to_csv()}
     for path in sorted(run.glob('predictions-*.parquet')):
         preds = Predictions.load(path)
-        out[path.stem] = hashlib.sha256(preds.score.tobytes() + preds.target.tobytes() + ''.join(preds.ids).encode()).hexdigest()
+        said = repr([*preds.score, *preds.target]).encode() if preds.task == 'text' else preds.score.tobytes() + preds.target.tobytes()
+        out[path.stem] = hashlib.sha256(said + ''.join(preds.ids).encode()).hexdigest()
+    for path in sorted([*run.glob('scores-*.parquet'), *run.glob('model/adapter/*.safetensors')]): out[path.stem] = hash_file(path)
     left = [str(p.relative_to(home)) for p in home.rglob('*') if p.name.startswith('.') or 'checkpoint' in p.name]
     return out | {'files': sorted(str(p.relative_to(run)) for p in run.rglob('*'))}, left
 
@@ -130,6 +150,9 @@ def outcome(home):
 def choose(counts, kind):
     "Awkward moments, from how often everything happens in a run that nobody kills: (event, which one, when)."
     middle = lambda event: max(1, counts[event] // 2)
+    if kind == 'chat':
+        return [('replace', 1, 'before'), ('probable', 2, 'before'), ('answer', 1, 'before'), ('save', 1, 'after'), ('batch', 1, 'before'), ('batch', middle('batch'), 'after'), ('tensors', 1, 'half'), ('tensors', 2, 'half'),
+                ('checkpoint', 2, 'after'), ('checkpoint', counts['checkpoint'], 'after'), ('folder', 1, 'before'), ('folder', 1, 'after'), ('probable', counts['probable'], 'after'), ('answer', 2, 'before'), ('save', 2, 'after')]
     first = ('decode', middle('decode'), 'after') if kind == 'images' else ('tokenize', 1, 'after')
     return [('replace', 1, 'before'), first, ('solve', middle('solve'), 'before'), ('batch', 1, 'before'), ('batch', middle('batch'), 'after'),
             ('tensors', 1, 'half'), ('tensors', 2, 'half'), ('checkpoint', 1, 'before'), ('checkpoint', 2, 'after'), ('checkpoint', counts['checkpoint'], 'after'),
@@ -141,12 +164,12 @@ def main():
     p.add_argument('--quick', action='store_true', help='20 random moments of a smaller run')
     p.add_argument('--moments', type=int, help='random ones to kill at (default: 100, or 20)')
     p.add_argument('--seed', type=int, default=0, help='of the random moments')
-    p.add_argument('--kind', choices=('images', 'text'), default='images', help='what the run reads')
+    p.add_argument('--kind', choices=('images', 'text', 'chat'), default='images', help='what the run reads')
     a = p.parse_args()
     rng, moments = random.Random(a.seed), a.moments or (20 if a.quick else 100)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        dict(images=prepare, text=prepare_text)[a.kind](folder, a.quick)
+        dict(images=prepare, text=prepare_text, chat=prepare_chat)[a.kind](folder, a.quick)
         config = folder/'config.yaml'
         _, seconds = attempt(folder/'whole', config, log=folder/'counts.json')
         want, _ = outcome(folder/'whole')

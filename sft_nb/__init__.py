@@ -2,6 +2,7 @@
 
 - `sft_nb.all`: Every name that a notebook needs, in one import.
 - `sft_nb.assets`: Real data and real pretrained weights on a machine that can reach nothing but a package index.
+- `sft_nb.bench.chat_job`: What the model answers now, beside what it answered before; how probable it finds the right answers; and what became of everything else.
 - `sft_nb.bench.job`: From a configuration file to a verdict: audit, split, train, evaluate, report, in one call.
 - `sft_nb.bench.standard`: State beforehand what a model must reach, and let the end of an interval decide, not its middle.
 - `sft_nb.bench.tune`: Search, give the baseline the same chance, train what was chosen again, and only then look at the test split.
@@ -67,6 +68,7 @@
 - `sft_nb.report.widgets`: The same report inside Jupyter: click, drag, and read from Python what is on the screen, or set it.
 - `sft_nb.report.words`: What the numbers say, and what an author would rather leave out, in sentences that page and card share.
 - `sft_nb.tasks.chat`: A table of conversations, of prompts with completions, or of texts becomes tokens and labels, exact to the token; and then batches.
+- `sft_nb.tasks.chat_items`: A table of conversations goes through the same line as pictures and texts: checked, divided without the same prompt on both sides, audited.
 - `sft_nb.tasks.feed`: Batches are ready before the network asks for them, and made by as little work as there is.
 - `sft_nb.tasks.generate`: What a causal model writes, many prompts at once and the same as one by one; and how probable it finds what it should have written.
 - `sft_nb.tasks.image`: A table of images and labels becomes a fastai `DataBlock`; what the network says becomes `Predictions`.
@@ -76,6 +78,7 @@
 - `sft_nb.train.average`: The average of many models at the price of one: of all steps, of the last epochs, or of the epochs that help each other.
 - `sft_nb.train.cache`: What a frozen layer makes of an image never changes, so it is computed once and read from disk from then on.
 - `sft_nb.train.chat`: A plain fastai `Learner` on packed rows, whose loss is the mean over the tokens that are learnt.
+- `sft_nb.train.chat_run`: The steps of a run that has no labels: ask the model as it is, teach it, save it, and ask what was saved the same.
 - `sft_nb.train.checkpoint`: Stop a training at any time, and go on to exactly the weights it would have had.
 - `sft_nb.train.guard`: When training cannot go on it says why, and when it can it goes on.
 - `sft_nb.train.interpolate`: Between the weights before fine-tuning and those after lies a line of models; choose the one that you can live with.

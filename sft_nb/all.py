@@ -39,7 +39,8 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
            'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha', 'interpolate_weights', 'sweep_weights',
            'OldTask', 'finish_retain', 'retain_callbacks', 'add_lora', 'load_causal', 'save_causal', 'chat_loaders',
            'check_chat', 'encode_chat', 'truncation_table', 'compare_scores', 'generate_answers', 'predict_answers',
-           'score_examples', 'create_chat_learner', 'load_instruct', 'load_imdb', 'create_encoder', 'load_encoder',
+           'score_examples', 'create_chat_learner', 'load_instruct', 'load_general', 'load_chat_tokenizer',
+           'prompt_items', 'read_chat', 'browse_answers', 'load_imdb', 'create_encoder', 'load_encoder',
            'load_tokenizer', 'save_encoder', 'find_inputs', 'score_items', 'build_tokens', 'text_block']
 
 # %% ../nbs/90_all.ipynb #31284fed
@@ -116,12 +117,15 @@ from .models.causal import add_lora, load_causal, save_causal
 from .tasks.chat import chat_loaders, check_chat, encode_chat, truncation_table
 from .tasks.generate import compare_scores, generate_answers, predict_answers, score_examples
 from .train.chat import create_chat_learner
-from .data.instruct import load_instruct
+from .data.instruct import load_general, load_instruct
 from .data.augment_text import augment_text, create_text_augment, neighbour_words, show_text_augment
 from .data.noise import corrupt_text
 from .data.screen import mask_personal_data, measure_truncation, screen_texts
 from .data.text import find_contamination, fingerprint_texts
 from .report.differences import browse_texts, mark_differences
+from .models.causal import load_chat_tokenizer
+from .tasks.chat_items import prompt_items, read_chat
+from .bench.chat_job import browse_answers
 
 # %% ../nbs/90_all.ipynb #5ce82e89
 _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job',
@@ -156,5 +160,5 @@ _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items'
          'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha', 'interpolate_weights', 'sweep_weights',
          'OldTask', 'finish_retain', 'retain_callbacks',
          'add_lora', 'load_causal', 'save_causal', 'chat_loaders', 'check_chat', 'encode_chat',
-         'truncation_table', 'compare_scores', 'generate_answers', 'predict_answers', 'score_examples', 'create_chat_learner', 'load_instruct',
+         'truncation_table', 'compare_scores', 'generate_answers', 'predict_answers', 'score_examples', 'create_chat_learner', 'load_instruct', 'load_general', 'load_chat_tokenizer', 'prompt_items', 'read_chat', 'browse_answers',
          'load_imdb', 'create_encoder', 'load_encoder', 'load_tokenizer', 'save_encoder', 'find_inputs', 'score_items', 'build_tokens', 'text_block']

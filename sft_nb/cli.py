@@ -53,10 +53,14 @@ def _init_command(args) -> int:
 _INPUT_NAMES = dict(images=('file', 'path', 'image', 'filename', 'filepath', 'image_path', 'input'), text=('text', 'sentence', 'review', 'comment', 'content', 'message', 'input'))
 
 def guess_data(source: str, # a folder, a table, or the name of an asset
-               kind: str = 'images', # or `text`
+               kind: str = 'images', # or `text` or `chat`
                ) -> dict: # the section `data`
     "The columns that a table seems to have."
     about = dict(path=source) if kind == 'images' else dict(path=source, kind=kind)
+    if kind == 'chat':
+        from sft_nb.tasks.chat_items import read_chat
+        read_chat(source) # says what is wrong with it
+        return about
     if Path(source).suffix not in ('.csv', '.tsv', '.parquet', '.jsonl'): return about
     import pandas as pd
     from sft_nb.records import read_table
@@ -122,7 +126,7 @@ def _stress_command(args) -> int:
     return 0
 
 def _predict_command(args) -> int:
-    "Apply a run's model to images, or to texts."
+    "Apply a run's model to images, to texts, or to prompts."
     from sft_nb.core import atomic_path
     from sft_nb.train.run import Run, predict_files
     table = predict_files(Run(args.run), args.files)
@@ -191,7 +195,7 @@ def print_result(evaluation, # an `Evaluation`
 # %% ../nbs/80_cli.ipynb #e1e99f4d
 def make_parser() -> argparse.ArgumentParser:
     "All that can be typed after `sft-nb`."
-    parser = argparse.ArgumentParser('sft-nb', description="Fine-tune a pretrained model on labelled images or texts, and leave with a result that stands up in review.",
+    parser = argparse.ArgumentParser('sft-nb', description="Fine-tune a pretrained model on labelled images or texts, or on conversations, and leave with a result that stands up in review.",
         epilog='Start: sft-nb init PHOTOS --out my.yaml, then sft-nb run my.yaml. To see it work first: sft-nb demo.')
     parser.add_argument('--version', action='version', version=f'sft-nb {__version__}')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
@@ -203,8 +207,8 @@ def make_parser() -> argparse.ArgumentParser:
     p = add('demo', _demo_command, 'sft-nb demo')
     p.add_argument('--out', type=Path, default=Path('runs/demo'), help='folder of the run (default: runs/demo)')
     p = add('init', _init_command, 'sft-nb init photos --out my.yaml')
-    p.add_argument('data', help='a folder with one sub-folder a class, or a table (.csv, .tsv, .parquet, .jsonl) with a column of files, or of texts, and one of labels')
-    p.add_argument('--kind', choices=tuple(_INPUT_NAMES), default='images', help='what an input is (default: images)')
+    p.add_argument('data', help='a folder with one sub-folder a class, or a table (.csv, .tsv, .parquet, .jsonl) with a column of files, or of texts, and one of labels; for chat with `messages`, or `prompt` and `completion`, or `text`')
+    p.add_argument('--kind', choices=(*_INPUT_NAMES, 'chat'), default='images', help='what an input is (default: images)')
     p.add_argument('--out', type=Path, default=Path('my.yaml'), help='the file to write (default: my.yaml)')
     p = add('audit', _audit_command, 'sft-nb audit photos')
     p.add_argument('data', help='as for init, or a configuration')
@@ -241,7 +245,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_tune(add)
     p = add('predict', _predict_command, 'sft-nb predict runs/first new/*.jpg --out said.csv')
     p.add_argument('run', metavar='RUN', help='folder of a finished run')
-    p.add_argument('files', metavar='FILE', nargs='+', help='images; for a run on texts, texts or tables with its column of them')
+    p.add_argument('files', metavar='FILE', nargs='+', help='images; for a run on texts, texts or tables with its column of them; for chat, prompts or tables with `prompt` or `messages`')
     p.add_argument('--out', type=Path, help='the CSV file to write (default: the terminal)')
     return parser
 

@@ -22,6 +22,7 @@ import pandas as pd
 from fastai.torch_core import default_device
 
 from ..assets import ASSETS, fetch_asset
+from .chat_job import evaluate_chat
 from .standard import check_standard
 from ..config import RunConfig, make_config
 from ..core import InputError, expected, hash_json, suggest_names
@@ -34,6 +35,7 @@ from ..evaluate.forgetting import measure_forgetting
 from ..evaluate.robustness import evaluate_robustness
 from ..records import Evaluation
 from ..report.card import save_report
+from ..tasks.chat_items import CHAT_SETS, read_chat
 from ..tasks.inputs import find_inputs
 from ..tasks.targets import describe_targets, make_item_predictions
 from ..train.guard import hold_folder
@@ -52,7 +54,8 @@ def load_items(config: RunConfig, # its section `data`
     "The items that a configuration names."
     d, path = config.data, Path(config.data.path).expanduser()
     extra = tuple(dict.fromkeys(c for c in (*d.slices, *config.split.by, d.soft, d.split, d.time) if c))
-    if d.path in _LOADERS: items = _LOADERS[d.path]()
+    if d.kind == 'chat': items = read_chat(d.path if d.path in CHAT_SETS else path, id=d.id, group=d.group, extra=extra)
+    elif d.path in _LOADERS: items = _LOADERS[d.path]()
     elif d.path in ASSETS and ASSETS[d.path].kind == 'data': items = items_from_folder(fetch_asset(d.path))
     elif path.is_dir(): items = items_from_folder(path)
     elif path.is_file(): items = items_from_file(path, input=d.input, kind=d.kind, input_b=d.input_b, target=d.target, root=d.root, id=d.id, group=d.group, weight=d.weight, slices=extra)
@@ -62,7 +65,7 @@ def load_items(config: RunConfig, # its section `data`
     missing = [c for c in extra if c not in items]
     if missing: raise InputError(*[expected(f'column `{c}`', 'in the data', ', '.join(items.columns), suggest_names(c, items.columns)) for c in missing])
     if d.split and d.split != 'split': items = items.rename(columns={d.split: 'split'})
-    items = validate_items(items, task=d.task, kind=d.kind, check_files=check_files)
+    if d.kind != 'chat': items = validate_items(items, task=d.task, kind=d.kind, check_files=check_files)
     return sample_items(items, d.max_items, seed=config.split.seed) if d.max_items else items
 
 def prepare_items(config: RunConfig, # its sections `data` and `split`
@@ -98,8 +101,9 @@ def evaluate_run(run: Run, # trained
     c, items = run.config, run.items
     preds = run.predictions('test')
     run.log_read('test', 'evaluation')
-    baselines = _majority(c, items, preds) | {'linear probe': run.predictions('test', 'probe')}
-    evaluation = _judge(c, items, preds, baselines, run.predictions('valid'), _context(run, items, preds, audit))
+    context = _context(run, items, preds, audit)
+    if c.data.kind == 'chat': evaluation = evaluate_chat(run, context)
+    else: evaluation = _judge(c, items, preds, _majority(c, items, preds) | {'linear probe': run.predictions('test', 'probe')}, run.predictions('valid'), context)
     evaluation.save(run/'evaluation.json')
     return evaluation
 
@@ -116,27 +120,27 @@ def _judge(c, items, preds, baselines, valid, context) -> Evaluation:
 def _context(run, items, preds, audit) -> dict:
     "What a reader of the report wants to know beside the numbers."
     c, lock, counts = run.config, run.lock, items['split'].value_counts()
-    asset = ASSETS.get(c.data.path)
+    asset = ASSETS.get('halueval' if c.data.kind == 'chat' and c.data.path in CHAT_SETS else c.data.path)
     licences = [dict(what=f'weights of {c.model.backbone}', licence=lock['weights'].get('licence') or 'not stated', source=lock['weights']['source'])]
-    if asset: licences.append(dict(what=f"{dict(text='texts').get(c.data.kind, c.data.kind)} of {asset.name}", licence=asset.licence, source=asset.source))
+    if asset: licences.append(dict(what=f"{dict(text='texts', chat='conversations').get(c.data.kind, c.data.kind)} of {asset.name}", licence=asset.licence, source=asset.source))
     facts = dict(name=run.folder.name, backbone=c.model.backbone, **(dict(size=c.model.size) if c.data.kind == 'images' else dict(kind=c.data.kind, max_length=c.model.max_length)), **{f'n_{s}': int(counts.get(s, 0)) for s in ('train', 'valid', 'test')},
                  seconds=preds.provenance.get('seconds'))
     history = json.loads(run.history.to_json(orient='records')) if (run/'history.csv').exists() else []
     return dict(headline=c.evaluate.primary, run=facts, history=history, audit=audit or {}, references=c.evaluate.references, licences=licences,
-                test_reads=run.count_reads(), provenance=lock, notes=[*_notes(history, lock.get('wise_ft')), *find_inputs(c).describe(items)])
+                test_reads=run.count_reads(), provenance=lock, notes=[*_notes(history, lock.get('wise_ft'), 'base model' if c.data.kind == 'chat' else 'linear probe'), *find_inputs(c).describe(items)])
 
-def _notes(history, averaged=None) -> list:
+def _notes(history, averaged=None, start='linear probe') -> list:
     "Cautions that only the history can give, and the lock on averaged weights."
     if averaged: return [f"The weights are an average of those before fine-tuning and after it, with α = {averaged['alpha']:g} chosen on the validation split; α = 0 would be the linear probe."]
-    if not history: return ['Nothing was fine-tuned: this is the linear probe.']
+    if not history: return [f'Nothing was fine-tuned: this is the {start}.']
     best = next(row for row in history if row['kept'])
-    if best['epoch'] == -1: return ['No epoch of fine-tuning improved the validation loss of the linear probe, so the model is the probe. A smaller learning rate or more epochs may help.']
+    if best['epoch'] == -1: return [f'No epoch of fine-tuning improved the validation loss of the {start}, so the model is the {start.split()[-1] if start == "linear probe" else start}. A smaller learning rate or more epochs may help.']
     last = best['epoch'] == history[-1]['epoch'] and len(history) > 2
     return ['The last epoch was still the best: more epochs may help.'] * last + advise_training(pd.DataFrame(history))
 
 # %% ../../nbs/71_bench.job.ipynb #564c4822
 def _find_leaks(config, items, audit, say):
-    "Stop, or say, when an image is on both sides."
+    "Stop, or say, when the same is on both sides."
     if config.split.on_leak == 'stop': stop_on_leak(audit.leaks)
     elif len(audit.leaks): say(f'Warning: {len(audit.leaks)} pairs of items leak between the parts of the split.')
 

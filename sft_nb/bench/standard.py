@@ -36,7 +36,7 @@ def _check_row(name, threshold, evaluation) -> dict:
     metric, label, slice = _parse_name(name)
     try: row = evaluation.get(metric, label, slice)
     except KeyError as e: raise InputError(expected(f'`{name}` in the standard', 'a number of the evaluation', 'another name', e.args[0])) from None
-    higher = METRICS[metric].direction == 'higher'
+    higher = metric not in METRICS or METRICS[metric].direction == 'higher' # of what is measured beside predictions more is better
     bound = row.low if higher else row.high
     passed = bool(np.isfinite(bound) and (bound >= threshold if higher else bound <= threshold))
     reached = row.value >= threshold if higher else row.value <= threshold

@@ -110,6 +110,7 @@ def tune_job(config: RunConfig, # to begin with
              ) -> Tuned: # also in the folder, with `evaluation.json`, `report.html` and the cards
     "Search, tune the baseline, train the choice again, evaluate. Goes on where an earlier call was stopped; several processes may make the same call. `**kwargs` goes to `tune`."
     if not (isinstance(n_seeds, int) and n_seeds >= 0): raise InputError(expected('`n_seeds`', 'a whole number of at least 0', repr(n_seeds)))
+    if config.data.kind == 'chat': raise InputError(expected('the configuration', 'one of images or texts', 'one of chat', 'There is no probe to search; compare runs of several configurations.'))
     space = read_space(space, config) # first: a mistyped option should not cost an audit
     folder, items = Path(folder), prepare_items(config)
     audit = audit_job(config, items)

@@ -325,19 +325,19 @@ def _plain(value):
 # %% ../../nbs/12_data.audit.ipynb #cea20d09
 def audit_items(items: pd.DataFrame, # with columns id, input and target, and maybe split and group
                 *,
-                task: str, # one of `TASKS`
+                task: str, # one of `TASKS`, or `text` for conversations, which have no labels
                 scores: Predictions|None = None, # of a model that did not see the items, to find suspect labels
                 fingerprints: pd.DataFrame|None = None, # from `fingerprint_items`, which is called if not given, or from `fingerprint_texts`
                 time: str|None = None, # as in `check_leakage`
                 ) -> Audit:
     "Look for everything at once. Nothing is changed, and bad rows are no error."
-    if task not in TASKS: raise InputError(expected('`task`', 'one of ' + ', '.join(TASKS), repr(task), suggest_names(task, TASKS)))
+    if task not in (*TASKS, 'text'): raise InputError(expected('`task`', 'one of ' + ', '.join((*TASKS, 'text')), repr(task), suggest_names(task, TASKS)))
     raise_problems([expected(f'column {c!r}', 'in the items', 'no such column', suggest_names(c, items.columns)) for c in ('id', 'input', 'target') if c not in items])
     items = items.reset_index(drop=True).assign(id=items.id.astype(str).to_numpy())
     prints = fingerprint_items(items) if fingerprints is None else fingerprints[fingerprints.id.isin(items.id)]
     bad = dict(zip(prints.id[prints.error != ''], prints.error[prints.error != '']))
     unreadable = items.loc[items.id.isin(list(bad)), ['id', 'input']].assign(error=lambda t: t.id.map(bad))
-    missing = items.loc[items.target.isna() | ((items.target.astype(str) == '') & (task != 'multi_label')), ['id']]
+    missing = items.loc[items.target.isna() | ((items.target.astype(str) == '') & (task not in ('multi_label', 'text'))), ['id']]
     duplicates = find_duplicates(prints)
     suspects = pd.DataFrame(columns=['id', 'target', 'suggestion', 'score_target', 'score_suggestion'])
     if scores is not None and scores.task == 'single_label': suspects = find_suspect_labels(scores.ids, scores.target, scores.score, scores.labels)
@@ -356,7 +356,7 @@ def _class_balance(items: pd.DataFrame, task: str) -> pd.DataFrame: # label, n, 
     "How many items there are of each label."
     columns = ['label', 'n', 'share']
     given = items[items.target.notna()]
-    if task == 'regression' or not len(given): return pd.DataFrame(columns=columns)
+    if task in ('regression', 'text') or not len(given): return pd.DataFrame(columns=columns)
     label = given.target.astype(str).str.split(';').explode().str.strip() if task == 'multi_label' else given.target.astype(str)
     label = label[label != '']
     out = label.value_counts().sort_index().rename_axis('label').reset_index(name='n')

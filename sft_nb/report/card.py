@@ -84,6 +84,10 @@ def _use(e, intended) -> str:
             'Decisions about people that nobody checks.' + ('\n\n**Commercial use** is excluded by a licence below.' if closed else ''))
 
 def _how_to(e) -> str:
+    if _run(e).get('kind') == 'chat':
+        return ("```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\ntokenizer = AutoTokenizer.from_pretrained('model')\nmodel = AutoModelForCausalLM.from_pretrained('model')\n"
+                "prompt = tokenizer.apply_chat_template([dict(role='user', content='…')], add_generation_prompt=True, return_tensors='pt', return_dict=True)\nprint(tokenizer.decode(model.generate(**prompt, max_new_tokens=128)[0]))\n```\n\n"
+                "`model` is the folder in that of the run, or `USER/NAME` on the Hub. Adapters, where it was trained with them, are merged in it, and lie in `model/adapter`.")
     if _run(e).get('kind') == 'text':
         return ("```python\nfrom sentence_transformers import SentenceTransformer\n\nlogits = SentenceTransformer('model').encode(texts)\n```\n\n`model` is the folder in that of the run, or `USER/NAME` on the Hub. "
                 "Without the head, transformers opens it too: `AutoModel.from_pretrained('model')`. The names of the labels are in its `config.json`.")
@@ -116,13 +120,14 @@ def _data(e) -> str:
     out = ['Items: ' + (', '.join(counts) or f'{e.n:,} to report on')]
     out += [f"Source: {plain_text(r.get('what'))}, {plain_text(r.get('source', 'not stated'))}" for r in _of_data(e)] or ['Source: not recorded']
     data = provenance.get('data')
-    hashes = {k: provenance.get(k) for k in ('split', 'images', 'text', 'targets')} | (data if isinstance(data, dict) else dict(data=data))
+    hashes = {k: provenance.get(k) for k in ('split', 'images', 'text', 'chat', 'targets')} | (data if isinstance(data, dict) else dict(data=data))
     out += [f'Recorded {plain_text(k)}: {plain_text(v)}' for k, v in hashes.items() if v]
     return bullet_list(out + [f"The test split was read {n} time{'s' * (n != 1)}." for n in [e.context.get('test_reads')] if n])
 
 def _kind(e, given) -> tuple: # pipeline tag or None, type of task, library or None
     backbone, inputs = _run(e).get('backbone'), e.examples['input'].astype(str) if 'input' in e.examples else pd.Series(dtype=str)
     if _run(e).get('kind') == 'text': return given.get('pipeline_tag') or 'text-classification', 'text-classification', 'sentence-transformers'
+    if _run(e).get('kind') == 'chat': return given.get('pipeline_tag') or 'text-generation', 'text-generation', 'transformers'
     pictures, texts = backbone or inputs.head(5).map(is_picture).any(), inputs.str.contains(r'\s').mean() > .5
     labels = 'image-classification' if pictures else 'text-classification' if texts else None
     usual = dict(text='text-generation', ranking='text-ranking', forecast='time-series-forecasting', single_label=labels, multi_label=labels)

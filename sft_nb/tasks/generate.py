@@ -98,13 +98,14 @@ def compare_scores(base: pd.DataFrame, # of the one model, from `score_examples`
                    *,
                    group=None, # (n,), what must be kept together
                    confidence_level: float = .95, # in (0, 1)
-                   ) -> pd.DataFrame: # one row: mean loss of both, the difference with its interval, and the ratio of perplexities with its own
+                   ) -> pd.DataFrame: # one row: mean loss of both (of groups, where they are given), the difference with its interval and p-value, and the ratio of perplexities with its interval
     "What an example's loss changed by, tuned less base; negative is better. Student's interval of the mean of paired differences."
     if list(base['id']) != list(tuned['id']) or list(base['tokens']) != list(tuned['tokens']): raise InputError(expected('both scores', 'of the same examples in the same order', 'others', 'Score the same `ChatExamples` with both models.'))
-    difference = (tuned['loss'] - base['loss']).to_numpy()
-    units = difference if group is None else pd.Series(difference).groupby(np.asarray(group)).mean().to_numpy()
+    before, after = (s['loss'].to_numpy() if group is None else s['loss'].groupby(np.asarray(group)).mean().to_numpy() for s in (base, tuned))
+    units = after - before
     if len(units) < 2: raise InputError(expected('the examples', 'at least two', len(units)))
-    value, half = units.mean(), student.ppf((1 + confidence_level) / 2, len(units) - 1) * units.std(ddof=1) / np.sqrt(len(units))
+    value, error, freedom = units.mean(), units.std(ddof=1) / np.sqrt(len(units)), len(units) - 1
+    half, p_value = student.ppf((1 + confidence_level) / 2, freedom) * error, float(2 * student.sf(abs(value) / error, freedom)) if error else float(value == 0)
     method = f"t interval of paired differences, {len(units)} {'examples' if group is None else 'groups'}"
-    return pd.DataFrame([dict(base=base['loss'].mean(), tuned=tuned['loss'].mean(), difference=value, low=value - half, high=value + half, perplexity_ratio=np.exp(value), ratio_low=np.exp(value - half),
-                              ratio_high=np.exp(value + half), n=len(difference), confidence_level=confidence_level, method=method)])
+    return pd.DataFrame([dict(base=before.mean(), tuned=after.mean(), difference=value, low=value - half, high=value + half, p_value=p_value, perplexity_ratio=np.exp(value), ratio_low=np.exp(value - half),
+                              ratio_high=np.exp(value + half), n=len(base), confidence_level=confidence_level, method=method)])

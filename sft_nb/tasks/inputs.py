@@ -19,12 +19,13 @@ from torch import nn
 from ..config import RunConfig
 from ..models.backbones import input_statistics
 from .feed import map_batches
+from .chat_items import ChatInputs
 from .image import ImageInputs
 from .targets import Targets
 from .text import TextInputs
 
 # %% ../../nbs/35_tasks.inputs.ipynb #5d1e0007
-INPUTS = dict(images=ImageInputs, text=TextInputs)
+INPUTS = dict(images=ImageInputs, text=TextInputs, chat=ChatInputs)
 
 def find_inputs(config: RunConfig, # its option `data.kind` decides
                 ) -> ImageInputs: # or another with the same methods

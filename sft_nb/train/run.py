@@ -31,6 +31,7 @@ from ..records import Evaluation, Predictions
 from ..tasks.inputs import find_inputs, score_items
 from ..tasks.targets import Targets, create_loss, describe_targets, make_item_predictions
 from .cache import CacheFrozen
+from .chat_run import predict_chat, train_chat
 from .checkpoint import Checkpoint
 from .guard import hold_folder
 from .learner import create_learner, keep_pages
@@ -62,13 +63,37 @@ class Run:
         return Evaluation.load(self.folder)
 
     def predictions(self, split: str, model: str = '') -> Predictions:
-        "Of a `split`, `valid` or `test`; by the linear probe if `model` is 'probe'."
+        "Of a `split`, `valid` or `test`; by the linear probe if `model` is 'probe', by the model before fine-tuning if it is 'base'."
         return Predictions.load(self/f"predictions-{split}{'-' + model if model else ''}.parquet")
 
     def log_read(self, split: str, why: str):
         "Write down that somebody looked at the labels of `split`, and `why`."
         row = dict(time=datetime.now(timezone.utc).isoformat(timespec='seconds'), split=split, why=why, config=_hash_config(self.config))
         with open(self/'ledger.jsonl', 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
+
+    def write_lock(self,
+                   items: pd.DataFrame, # with `split`
+                   *,
+                   key: str, # of the inputs, made ready
+                   weights: dict, # where those came from that training begins with
+                   ):
+        "Write down what the result depends on."
+        c = self.config
+        lock = {'config': _hash_config(c), 'split': hash_split(items), c.data.kind: key} | dict(weights=weights, targets=hash_json(dict(zip(items['id'], items['target'].astype(str)))), seed=c.train.seed,
+                                                                                           precision=resolve_precision(c.train.precision, default_device()), environment=describe_environment())
+        write_text(self/'lock.json', json.dumps(lock, indent=1))
+
+    def fit(self,
+            learn, # a fastai `Learner`
+            *,
+            freeze_to: int, # layer groups before this one stay frozen, where the configuration has no plan of its own
+            ):
+        "Train as the configuration says, on from the last checkpoint, with the lock as its key; the history goes into the folder."
+        t = self.config.train
+        common = dict(lr=t.lr, layer_decay=t.layer_decay, warmup=t.warmup, monitor=t.monitor, patience=t.patience, min_delta=t.min_delta,
+                      checkpoint=Checkpoint(self/'checkpoint.safetensors', hash_json({k: v for k, v in self.lock.items() if k != 'environment'})))
+        history = gradual_unfreeze(learn, t.unfreeze, **common) if t.unfreeze else fine_tune(learn, t.epochs, freeze_to=freeze_to, **common)
+        with atomic_path(self/'history.csv') as temporary: history.to_csv(temporary, index=False)
 
     def drop_checkpoints(self):
         "Remove what only a training that goes on needs."
@@ -107,35 +132,27 @@ def train_run(run: Run, # from `open_run`
     "Probe, fine-tune and predict, as the run's configuration says; goes on where an earlier call was stopped, and refuses while another is at work."
     with hold_folder(run.folder):
         last = 'test' if (items['split'] == 'test').any() else 'valid'
-        if not (run/f'predictions-{last}.parquet').exists(): _train(run, items, old, cbs)
+        if not (run/f'predictions-{last}.parquet').exists():
+            keep_pages()
+            torch.manual_seed(run.config.train.seed)
+            with atomic_path(run/'items.parquet') as temporary: items.to_parquet(temporary, index=False)
+            if run.config.data.kind == 'chat': train_chat(run, items, cbs)
+            else: _train(run, items, old, cbs)
         run.drop_checkpoints()
     return run
 
 def _train(run, items, old, cbs):
     c, started = run.config, time.perf_counter()
-    keep_pages()
-    torch.manual_seed(c.train.seed)
-    _write_items(run, items)
     inputs, targets = find_inputs(c), describe_targets(items, task=c.data.task, positive=c.data.positive, soft=c.data.soft)
     model = inputs.create_model(targets.n_out).to(default_device())
     store = inputs.build_store(items)
-    _write_lock(run, items, store, model)
+    run.write_lock(items, key=store.key, weights=model.weights_source)
     seconds = {c.data.kind: time.perf_counter() - started}
     _, scores = probe_items(model, store, items, targets, class_weights=c.train.class_weights, strength=c.train.probe_strength, precision=c.train.precision)
     seconds['probe'] = time.perf_counter() - started - seconds[c.data.kind]
     if c.train.epochs or c.train.unfreeze: model, seconds['fine_tuning'] = _fine_tune(run, c, inputs, items, targets, model, store, old, cbs)
     inputs.save_model(model, run/'model', labels=targets.labels)
     _predict(run, c, items, targets, model, store, scores, seconds)
-
-# %% ../../nbs/440_train.run.ipynb #e982a841
-def _write_items(run, items):
-    with atomic_path(run/'items.parquet') as temporary: items.to_parquet(temporary, index=False)
-
-def _write_lock(run, items, store, model):
-    "What the result depends on."
-    lock = {'config': _hash_config(run.config), 'split': hash_split(items), run.config.data.kind: store.key} | dict(weights=model.weights_source,
-                targets=hash_json(dict(zip(items['id'], items['target'].astype(str)))), seed=run.config.train.seed, precision=resolve_precision(run.config.train.precision, default_device()), environment=describe_environment())
-    write_text(run/'lock.json', json.dumps(lock, indent=1))
 
 # %% ../../nbs/440_train.run.ipynb #5f3d699d
 def _fine_tune(run, c, inputs, items, targets, model, store, old, more) -> tuple:
@@ -148,10 +165,7 @@ def _fine_tune(run, c, inputs, items, targets, model, store, old, more) -> tuple
     if t.cache and not (t.mixup or t.cutmix or c.retain.lwf): cbs.append(CacheFrozen(limit=t.cache)) # what is mixed, or shown to another network, must be images
     learn = create_learner(dls, model, loss=loss, task=targets.task, seed=t.seed, optimizer=t.optimizer, weight_decay=t.weight_decay, freeze_norm=t.freeze_norm,
                            precision=t.precision, cbs=[*cbs, *more])
-    common = dict(lr=t.lr, layer_decay=t.layer_decay, warmup=t.warmup, monitor=t.monitor, patience=t.patience, min_delta=t.min_delta,
-                  checkpoint=Checkpoint(run/'checkpoint.safetensors', hash_json({k: v for k, v in run.lock.items() if k != 'environment'})))
-    history = gradual_unfreeze(learn, t.unfreeze, **common) if t.unfreeze else fine_tune(learn, t.epochs, freeze_to=_first_third(c, model) if t.freeze_to is None else t.freeze_to, **common)
-    with atomic_path(run/'history.csv') as temporary: history.to_csv(temporary, index=False)
+    run.fit(learn, freeze_to=_first_third(c, model) if t.freeze_to is None else t.freeze_to)
     write_text(run/'lock.json', json.dumps(run.lock | finish_retain(learn, run.folder), indent=1))
     return learn.model, time.perf_counter() - started
 
@@ -173,9 +187,10 @@ def _predict(run, c, items, targets, model, store, probe_scores, seconds):
 
 # %% ../../nbs/440_train.run.ipynb #1849d01e
 def predict_files(run: Run, # finished
-                  files, # paths of images
+                  files, # paths of images; for a run on texts or conversations see the `read` of its inputs
                   ) -> pd.DataFrame: # file, prediction, and a probability for each label; raises `InputError` naming every unreadable file
     "What the run's model says of images that it has never seen."
+    if run.config.data.kind == 'chat': return predict_chat(run, files)
     c, inputs = run.config, find_inputs(run.config)
     model, items = inputs.load_model(run/'model'), inputs.read(files)
     targets = Targets(c.data.task, tuple(model.pretrained_cfg.get('label_names') or ()))

@@ -637,7 +637,7 @@ function drawForgetting(ctx) {
       text: [h('b', {}, fixed(r.value, digitsOf(d), true)), ' ', interval(d, true), h('span', { class: bad ? 'wrong' : 'unsure' }, bad ? ' forgotten' : shownBy(r) ? ' better' : ' not shown')], how: how(r) };
   });
   return [lead('What the model could do before fine-tuning, and can do now', stress.probe ? [': asked about ', user(stress.probe), ', which has nothing to do with the task'] : '', '.'),
-    changes.length > 0 && forest(changes, { domain: niceDomain([0, ...changes.flatMap(r => [r.low, r.high])]), guide: 0, columns: ['A linear probe on the features of', 'after minus before [interval]'], caption: 'Below 0: information was lost. p-values by Holm' }),
+    changes.length > 0 && forest(changes, { domain: niceDomain([0, ...changes.flatMap(r => [r.low, r.high])]), guide: 0, columns: [moved.some(r => /probe/.test(r.measure)) ? 'A linear probe on the features of' : 'What was asked', 'after minus before [interval]'], caption: 'Below 0: information was lost. p-values by Holm' }),
     same.length > 0 && forest(same.map(r => ({ ...r, name: plainName(r.of), sub: r.measure, how: how(r), key: `${r.measure}/${r.of}` })), { domain: niceDomain([...same.flatMap(r => [r.low, r.high, r.value])], { one: true, pad: 0 }), guide: 1, caption: 'Likeness with the base model: 1 is unchanged' })];
 }
 
