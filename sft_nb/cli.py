@@ -78,7 +78,7 @@ def guess_data(source: str, # a folder, a table, or the name of an asset
 def _audit_command(args) -> int: # 0 if nothing was found, else 2
     "Look for unreadable files, duplicates, leaks and suspect labels, without training."
     from sft_nb.bench.job import audit_job, prepare_items
-    config = read_config(args.data) if args.data.endswith(('.yaml', '.yml')) else make_config(dict(data=guess_data(args.data)))
+    config = read_config(args.data) if args.data.endswith(('.yaml', '.yml')) else make_config(dict(data=guess_data(args.data, args.kind)))
     audit = audit_job(config, prepare_items(config, check_files=False))
     print(audit)
     if len(audit.unreadable) and config.data.task == 'single_label': print('\nLabels were not judged: that takes a look at every image. Mend or remove the unreadable ones first.')
@@ -212,6 +212,7 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument('--out', type=Path, default=Path('my.yaml'), help='the file to write (default: my.yaml)')
     p = add('audit', _audit_command, 'sft-nb audit photos')
     p.add_argument('data', help='as for init, or a configuration')
+    p.add_argument('--kind', choices=(*_INPUT_NAMES, 'chat'), default='images', help='as for init; a configuration says it itself')
     p.add_argument('--out', type=Path, help='write what was found as JSON, too')
     p = add('run', _run_command, 'sft-nb run my.yaml --out runs/first')
     p.add_argument('config', help='a configuration, see init')
