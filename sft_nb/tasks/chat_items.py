@@ -69,7 +69,7 @@ def read_chat(path: str|Path, # .jsonl, .parquet, .csv or .tsv; or one of `CHAT_
     raise_problems([f'{path}: {problem}' for problem in _try_check(items, path)])
     shape = next(columns for columns in CHAT_COLUMNS.values() if set(columns) <= set(items))
     items = items.assign(id=items['id'].astype(str), **{c: [_plain(v) for v in items[c]] for c in shape})
-    said = [prompt if len(shape) == 1 and shape[0] == 'text' else say_turns(prompt) for prompt in (items['text'] if 'text' in shape else prompt_items(items)['prompt'])]
+    said = map(say_turns, items['text'] if 'text' in shape else prompt_items(items)['prompt'])
     if 'group' not in items: items['group'] = ['prompt ' + hash_json(' '.join(s.casefold().split()))[:16] for s in said]
     whole = [say_turns(row['text'] if 'text' in shape else row['messages'] if 'messages' in shape else _whole(row)) for row in items.to_dict('records')]
     items = items.assign(input=whole, target='', group=items['group'].astype(str))
