@@ -174,7 +174,7 @@ def print_result(evaluation, # an `Evaluation`
     m = evaluation.metrics
     print('\n' + format_metrics(m[m.label == '']).drop(columns='label').to_string(index=False))
     declared = {evaluation.context.get('headline'), *(v.partition('@')[0].partition('[')[0] for v in evaluation.verdict.get('metric', []))} - {None}
-    shown = metrics or declared or {'accuracy', 'subset_accuracy', 'f1', 'mae', 'bleu', 'ndcg', 'mase'}
+    shown = metrics or declared or {'accuracy', 'subset_accuracy', 'f1', 'mae', 'bleu', 'log_probability', 'ndcg', 'mase'}
     c = evaluation.comparisons[evaluation.comparisons.metric.isin(shown)].dropna(subset='difference')
     if len(c): print('\nAgainst the baselines, on the same items (the rest is in the report):')
     for r in c.itertuples(): print(f'  {r.metric} − that of {r.baseline}: {r.difference:+.3f}', f'[{r.low:+.3f}, {r.high:+.3f}], p = {r.p_value:.2g}' if r.low == r.low else f'({r.method})')

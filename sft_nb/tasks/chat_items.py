@@ -66,10 +66,10 @@ def read_chat(path: str|Path, # .jsonl, .parquet, .csv or .tsv; or one of `CHAT_
               ) -> pd.DataFrame: # `id`, `input` (the conversation as a text), `target` (empty), `group`, the columns of `CHAT_COLUMNS`, and `extra`; raises `InputError` with all problems
     "Conversations as items."
     items = load_instruct(CHAT_SETS[path]) if str(path) in CHAT_SETS else _read_table(path, id, group)
-    raise_problems([f'{path}: {problem}' for problem in _try_check(items, path)])
+    raise_problems([f'{path}: {problem}' for problem in _try_check(items)])
     shape = next(columns for columns in CHAT_COLUMNS.values() if set(columns) <= set(items))
     items = items.assign(id=items['id'].astype(str), **{c: [_plain(v) for v in items[c]] for c in shape})
-    said = [prompt if len(shape) == 1 and shape[0] == 'text' else say_turns(prompt) for prompt in (items['text'] if 'text' in shape else prompt_items(items)['prompt'])]
+    said = map(say_turns, items['text'] if 'text' in shape else prompt_items(items)['prompt'])
     if 'group' not in items: items['group'] = ['prompt ' + hash_json(' '.join(s.casefold().split()))[:16] for s in said]
     whole = [say_turns(row['text'] if 'text' in shape else row['messages'] if 'messages' in shape else _whole(row)) for row in items.to_dict('records')]
     items = items.assign(input=whole, target='', group=items['group'].astype(str))
@@ -80,9 +80,11 @@ def _whole(row): return row['prompt'] + row['completion'] if isinstance(row['pro
 def _read_table(path, id, group) -> pd.DataFrame:
     table = read_table(path, text=[c for c in (id, group, 'prompt', 'completion', 'text') if c])
     raise_problems([expected(f'column {c!r}', f'in {path}', 'no such column', suggest_names(c, table.columns)) for c in (id, group) if c and c not in table])
-    return table.assign(id=table[id].to_numpy() if id else np.arange(len(table)), **({'group': table[group].to_numpy()} if group else {}))
+    names, groups = table[id].to_numpy() if id else np.arange(len(table)), table[group].to_numpy() if group else None
+    table = table.drop(columns='group', errors='ignore').assign(id=names) # a column of that name counts only if it is asked for
+    return table if groups is None else table.assign(group=groups)
 
-def _try_check(items, path) -> list:
+def _try_check(items) -> list:
     try: return check_chat(items)
     except InputError as e: return e.problems
 

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from fastai.torch_core import default_device
 
-from ..core import InputError, atomic_path, derive_seed, expected, hash_json
+from ..core import InputError, atomic_path, derive_seed, expected, hash_json, raise_problems
 from ..data.instruct import load_general
 from ..models.causal import add_lora, load_causal, save_causal
 from ..models.packed import PackedCausal
@@ -64,7 +64,8 @@ def train_chat(run, # the `Run`, held by its caller
     encoded, general, about = ChatInputs(c).encode(items), _encode_general(c, tokenizer), model.weights_source
     part = 'test' if (items['split'] == 'test').any() else 'valid'
     questions = _sample(prompt_items(items[items['split'] == part]), c.chat.answers, c.split.seed, 'answers')
-    split = np.array([dict(zip(items['id'], items['split']))[i] for i in encoded.ids])
+    split = items.set_index('id')['split'].loc[encoded.ids].to_numpy()
+    raise_problems([expected(f'the {p} split', 'with something to learn', f'none of its {n} conversations', 'Raise `model.max_length`.') for p, n in items['split'].value_counts().items() if p not in split])
     _drop_stale(run, items, encoded, about)
     examples, seconds = {'test': encoded.take(split == part), 'general': general}, dict(chat=time.perf_counter() - started)
     facts = lambda: dict(run=run.folder.name, backbone=c.model.backbone, weights=about['source'], seed=c.train.seed, seconds={k: round(v, 1) for k, v in seconds.items()})
