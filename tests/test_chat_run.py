@@ -56,7 +56,7 @@ def taught(tmp_path_factory):
     assert main(['init', str(folder/'questions.jsonl'), '--kind', 'chat', '--out', str(folder/'my.yaml')]) == 0
     config = yaml.safe_load((folder/'my.yaml').read_text(encoding='utf-8'))
     config['data'] |= dict(id='key', slices=['hard'])
-    config['model']['max_length'], config['train']['epochs'], config['standard'] = 64, 2, dict(log_probability=-20.)
+    config['model']['max_length'], config['train']['epochs'], config['standard'] = 128, 2, dict(log_probability=-20.)
     config['split'] |= dict(on_leak='warn')
     config['chat'] |= dict(max_new_tokens=8, answers=5, general='squad', general_items=4)
     (folder/'my.yaml').write_text(yaml.safe_dump(config), encoding='utf-8')
@@ -74,13 +74,13 @@ def test_from_the_terminal_to_the_report(taught):
     gained = e.comparisons.set_index('metric').loc['log_probability']
     assert gained.difference > 0 and gained.low <= gained.difference <= gained.high and abs(gained.value - gained.baseline_value - gained.difference) < 1e-9
     row = e.curves['forgetting'].iloc[0]
-    assert row['of'] == 'squad' and row.n == 4 and row.low <= row.value <= row.high and row.base < 0
+    assert row['of'] == 'squad' and 'CC BY-SA' in ' '.join(e.context['notes']) and row.n == 4 and row.low <= row.value <= row.high and row.base < 0
     assert e.verdict.passed.tolist() == [True] and e.context['test_reads'] == 1 and sum('Perplexity of' in note for note in e.context['notes']) == 2
     assert set(run.predictions('test').slices.columns) == {'hard'}
     page, card = ((run/name).read_text(encoding='utf-8') for name in ('report.html', 'card.md'))
     assert run.predictions('test').target[0][0] in page and 'What was asked' in page and 'Perplexity of the right answers' in page
-    assert 'AutoModelForCausalLM' in card and 'pipeline_tag: text-generation' in card and 'timm' not in card and 'general texts of squad' in card and 'linear probe' not in card
-    assert not check_card(card)
+    assert 'AutoModelForCausalLM' in card and 'pipeline_tag: text-generation' in card and 'timm' not in card and 'linear probe' not in card
+    assert check_card(card)['license'] == 'apache-2.0'
     assert '<h2>Gained most</h2>' in (run/'answers.html').read_text(encoding='utf-8')
 
 
@@ -125,7 +125,7 @@ def test_runs_of_each_shape(small, tmp_path, shape):
     assert e.n == 6 and 'forgetting' not in e.curves
     if shape == 'base only': assert gained == 0 and (run.predictions('test').score == run.predictions('test', 'base').score).all() and any('this is the base model' in n for n in e.context['notes'])
     else: assert gained > 0 and len(run.history) == (3 if shape != 'dora' else 2)
-    if shape == 'text': assert run.predictions('test').target[0][0].endswith('.') and 'That makes' in ' '.join(e.examples.input)
+    if shape == 'text': assert all(t[0].startswith('That makes') for t in run.predictions('test').target) and e.examples.input.str.endswith('?').all() # from the middle on
     if shape == 'dora': assert json.loads((run/'model'/'adapter'/'adapter_config.json').read_text())['use_dora']
     if shape == 'whole model': assert not (run/'model'/'adapter').exists()
 
@@ -157,7 +157,7 @@ def test_a_conversation_on_both_sides_stops_the_run(small, tmp_path):
     long = ' '.join(f'word{i}' for i in range(40))
     rows = [dict(r, split=('train', 'valid', 'test')[i % 3]) for i, r in enumerate(sums())]
     rows += [dict(prompt=[say('user', f'{long} {i}?')], completion=[say('assistant', 'Yes.')], split=part) for i, part in enumerate(['train', 'test'])]
-    config = talk_config(write(tmp_path/'t.jsonl', rows), small, data=dict(split='split'), split=dict(method='given', on_leak='stop'))
+    config = talk_config(write(tmp_path/'t.jsonl', rows), small, data=dict(split='split'), split=dict(method='given', on_leak='stop'), model=dict(max_length=256))
     audit = audit_job(config, prepare_items(config))
     assert audit.leaks.kind.tolist().count('near_duplicate') == 1 and not len(audit.missing_labels) and not len(audit.class_balance)
     with pytest.raises(InputError, match="'25' in train and '26' in test"): run_job(config, tmp_path/'run', **quiet)
@@ -180,7 +180,7 @@ def test_what_only_the_tokenizer_or_the_file_knows(small, tmp_path, case, words)
     if case == 'marks': rows[3]['completion'] = [say('assistant', 'Yes.<|im_end|>')]
     if case == 'masked': more = dict(model=dict(max_length=8))
     if case == 'columns': rows = [dict(promt=r['prompt'], completion=r['completion']) for r in rows]
-    if case == 'plain': rows, more = [dict(text='So it is.') for _ in rows], dict(chat=dict(assistant_only_loss=True))
+    if case == 'plain': rows, more = [dict(text=f'So it is {i}.') for i in range(len(rows))], dict(chat=dict(assistant_only_loss=True))
     write(tmp_path/'t.jsonl', rows)
     if case == 'utf8': (tmp_path/'t.jsonl').write_bytes(b'{"text": "caf\xe9"}\n')
     with pytest.raises(InputError, match=words) as e: run_job(talk_config(tmp_path/'t.jsonl', small, **more), tmp_path/'run', **quiet)

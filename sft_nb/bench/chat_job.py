@@ -62,16 +62,14 @@ def evaluate_chat(run, # the `Run`, trained
     if (run/'scores-general.parquet').exists():
         lost, _ = _compare(run, 'general', None, level)
         row = ('log-probability of a token', c.chat.general, -lost.base, -lost.tuned, -lost.difference, -lost.high, -lost.low, lost.p_value, int(lost.n), level, lost.method)
-        notes.append(_say_perplexity(f'general texts ({c.chat.general})', lost))
-        curves, more = dict(forgetting=pd.DataFrame([row], columns=FORGETTING_COLUMNS)), dict(stress=dict(probe=c.chat.general, probe_items=int(lost.n)), licences=[*context.get('licences', []), *_licence(c)])
+        notes.append(_say_perplexity(f'general texts ({c.chat.general}{_licence(c)})', lost))
+        curves, more = dict(forgetting=pd.DataFrame([row], columns=FORGETTING_COLUMNS)), dict(stress=dict(probe=c.chat.general, probe_items=int(lost.n)))
     browse_answers(run.folder/'answers.html', preds, base)
     grown = lambda table, row: pd.concat([table, pd.DataFrame([row])], ignore_index=True)
     context = {**evaluation.context, **more, 'notes': notes + list(evaluation.context.get('notes', []))}
     return check_standard(replace(evaluation, metrics=grown(evaluation.metrics, metric), comparisons=grown(evaluation.comparisons, comparison), curves=evaluation.curves | curves, context=context), c.standard)
 
-def _licence(c) -> list:
-    asset = ASSETS.get(c.chat.general)
-    return [dict(what=f'general texts of {asset.name}', licence=asset.licence, source=asset.source)] if asset else []
+def _licence(c) -> str: return f'; their licence: {ASSETS[c.chat.general].licence}' if c.chat.general in ASSETS else '' # nothing is learnt from them
 
 def browse_answers(path: str|Path, # the HTML file to write
                    preds, # `Predictions` of the fine-tuned model

@@ -47,7 +47,7 @@ def load_instruct(kind: str = 'questions', # or `dialogues` or `summaries`
     items = pd.DataFrame(dict(id=[f'{kind[0]}{i}' for i in range(len(rows))], source=rows[source].str.strip(), prompt=[_prompt(row, kind) for row in rows.to_dict('records')],
                               completion=[[dict(role='assistant', content=t)] for t in target], target=target, invented=rows[f'hallucinated_{answer}'].astype(str).str.strip()))
     items['group'] = pd.factorize(items['source'])[0]
-    whole = [bool(t) and all(m['content'] for m in p) and p[-1]['role'] == 'user' and all(a['role'] != b['role'] for a, b in zip(p, p[1:])) for p, t in zip(items.prompt, target)]
+    whole = [bool(t) and all(m['content'] for m in p) and p[-1]['role'] == 'user' and p[0]['role'] != 'assistant' and [m['role'] for m in p[:2]] != ['system', 'assistant'] and all(a['role'] != b['role'] for a, b in zip(p, p[1:])) for p, t in zip(items.prompt, target)]
     return items[whole].reset_index(drop=True)
 
 # %% ../../nbs/195_data.instruct.ipynb #c0afa8cc

@@ -48,7 +48,7 @@ def prompt_items(items: pd.DataFrame, # from `read_chat`
         pairs = [(r['messages'][:i], [r['messages'][i]]) for r, i in zip(rows, last)]
     elif 'text' in items: pairs = [_halves(r['text']) for r in rows]
     else: pairs = [(r['prompt'], r['completion']) for r in rows]
-    return items[rest].assign(prompt=[p for p, _ in pairs], completion=[c for _, c in pairs])
+    return items[rest].assign(prompt=[_plain(p) for p, _ in pairs], completion=[_plain(c) for _, c in pairs])
 
 def _halves(text: str) -> tuple:
     words = text.split(' ')
@@ -78,6 +78,7 @@ def read_chat(path: str|Path, # .jsonl, .parquet, .csv or .tsv; or one of `CHAT_
 def _whole(row): return row['prompt'] + row['completion'] if isinstance(row['prompt'], str) else [*row['prompt'], *row['completion']]
 
 def _read_table(path, id, group) -> pd.DataFrame:
+    if not Path(path).is_file(): raise InputError(expected('`data.path`', 'a table, or one of ' + ', '.join(CHAT_SETS), f'`{path}`, which is not there', suggest_names(str(path), CHAT_SETS)))
     table = read_table(path, text=[c for c in (id, group, 'prompt', 'completion', 'text') if c])
     raise_problems([expected(f'column {c!r}', f'in {path}', 'no such column', suggest_names(c, table.columns)) for c in (id, group) if c and c not in table])
     names, groups = table[id].to_numpy() if id else np.arange(len(table)), table[group].to_numpy() if group else None

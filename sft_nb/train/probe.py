@@ -173,8 +173,8 @@ def cross_predict(features: np.ndarray, # (n, d)
                   strength: float = .003, # inverse regularisation
                   ) -> np.ndarray: # (n, n_out), probabilities
     "What probes say of items that they were not fitted on."
-    n_folds = min(n_folds, np.bincount(target).max()) # a small table has fewer items of its commonest label
-    if n_folds < 2: raise InputError(expected('the items', 'at least two of one label', 'one of each', 'Add labelled items.'))
+    n_folds = min(n_folds, np.sort(np.bincount(target, minlength=2))[-2]) # so that two labels are left in each
+    if n_folds < 2: raise InputError(expected('the items', 'at least two of each of two labels', f'{len(target)} in all', 'Add labelled items.'))
     folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(features, target, np.arange(len(target)) if groups is None else groups)
     scaled, out = (features - features.mean(0)) / (features.std(0) + 1e-6), np.zeros((len(target), n_out))
     for train, rest in folds:
