@@ -238,6 +238,7 @@ def _check_together(config) -> list:
              ('`train.focal_gamma`', '0, for regression', t.focal_gamma and config.data.task == 'regression', '')]
     return [expected(name, to_be, value, do) for name, to_be, value, do in wrong if value]
 
+# %% ../nbs/01_config.ipynb #01c0d0e1
 _DEFAULTS = dict( # where a kind of inputs has its own
     text=dict(data=dict(input='text'), model=dict(backbone='minilm-l6'), train=dict(epochs=3, lr=3e-4, layer_decay=.8, warmup=.1)),
     chat=dict(data=dict(task='text'), split=dict(method='group'), model=dict(backbone='smollm2-135m', max_length=512), retain=dict(lora_rank=16),
