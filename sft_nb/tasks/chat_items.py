@@ -148,4 +148,4 @@ def _prompts_of(path, id) -> pd.DataFrame:
 
 def _is_prompt(prompt) -> bool:
     if isinstance(prompt, str): return bool(prompt.strip())
-    return isinstance(prompt, list) and bool(prompt) and all(isinstance(m, dict) and isinstance(m.get('content'), str) for m in prompt) and prompt[-1].get('role') in ('user', 'tool')
+    return isinstance(prompt, list) and bool(prompt) and all(isinstance(m, dict) and isinstance(m.get('content'), str) and m['content'].strip() for m in prompt) and prompt[-1].get('role') in ('user', 'tool')
