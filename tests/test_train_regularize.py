@@ -384,14 +384,15 @@ def test_configuration_says_all_that_does_not_go_together():
 def test_callbacks_from_a_configuration():
     items = pd.DataFrame(dict(id=range(20), target=['a', 'b'] * 10, split=['train'] * 16 + ['valid'] * 4))
     targets = describe_targets(items, task='single_label')
-    assert regularize_callbacks(config().train, items, targets) == []
+    assert regularize_callbacks(config(average=None).train, items, targets) == []
+    assert [type(c).__name__ for c in regularize_callbacks(config().train, items, targets)] == ['EMA']
     cb, = regularize_callbacks(config(epochs=8, average='swa', swa_start=.5).train, items, targets)
     assert cb.start == 4
     cb, = regularize_callbacks(config(unfreeze=[[2, -1], [4, 0]], average='swa', swa_start=.5).train, items, targets)
     assert cb.start == 3
     with pytest.raises(InputError, match='features'): regularize_callbacks(config(item_weights='confident').train, items, targets)
     rng = np.random.default_rng(0)
-    cbs = regularize_callbacks(config(item_weights='confident', mixup=.2).train, items, targets, features=lambda: rng.normal(size=(20, 3)))
+    cbs = regularize_callbacks(config(item_weights='confident', mixup=.2, average=None).train, items, targets, features=lambda: rng.normal(size=(20, 3)))
     assert [type(c) for c in cbs] == [SampleItems, WeightItems, MixItems] and len(cbs[1].weights) == 16
 
 def test_a_run_with_everything_on(tmp_path):
