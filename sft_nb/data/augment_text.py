@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import InputError, derive_seed, expected, raise_problems, suggest_names
-from .noise import TEXT_NOISE, TextNoise, _negation
+from .noise import TEXT_NOISE, TextNoise, NEGATION
 
 # %% ../../nbs/18_data.augment_text.ipynb #51c8081a
 def neighbour_words(vectors: np.ndarray, # (n, d)
@@ -91,7 +91,7 @@ class TextAugment:
 
     def _replace(self, match, rng) -> str:
         word, near = match[0], self.thesaurus.get(match[0].lower())
-        if not near or re.fullmatch(_negation, word.lower()): return word
+        if not near or re.fullmatch(NEGATION, word.lower()): return word
         new = str(near[int(rng.integers(len(near)))])
         return new.upper() if word.isupper() else new.capitalize() if word[0].isupper() else new
 
