@@ -81,5 +81,5 @@ def browse_texts(preds: Predictions, # of texts
              ([] if base is None else [f'{before[i]:.2f}', mark_differences(other[i], preds.score[i])]) for i in rows]
     body = ''.join('<tr>' + ''.join(f'<td style="text-align:start;vertical-align:top">{c}</td>' for c in row) + '</tr>' for row in cells)
     head = ''.join(f'<th scope="col" style="text-align:start">{h}</th>' for h in heads)
-    return (f'<table class="sft-examples" style="display:block;overflow-x:auto"><caption style="text-align:start">{len(rows):,} of {len(score):,} examples, {order} first. <del>Struck through</del>: lacking; '
+    return (f'<table class="sft-examples" style="display:block;position:relative;overflow-x:auto"><caption style="text-align:start">{len(rows):,} of {len(score):,} examples, {order} first. <del>Struck through</del>: lacking; '
             f'<ins>underlined</ins>: put in.</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
