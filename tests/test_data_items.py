@@ -192,9 +192,9 @@ def test_file_errors(tmp_path):
     (tmp_path/'a.xlsx').write_text('x')
     with pytest.raises(InputError, match='.csv, .tsv or .parquet'): items_from_file(tmp_path/'a.xlsx', input='f', target='t')
     (tmp_path/'a.csv').write_bytes(b'f,t\n\xff\xfe\x00,1\n')
-    with pytest.raises(InputError, match='text in UTF-8'): items_from_file(tmp_path/'a.csv', input='f', target='t')
+    with pytest.raises(InputError, match='readable table|text in UTF-8'): items_from_file(tmp_path/'a.csv', input='f', target='t')
     (tmp_path/'a.parquet').write_text('no parquet')
-    with pytest.raises(InputError, match='text in UTF-8'): items_from_file(tmp_path/'a.parquet', input='f', target='t')
+    with pytest.raises(InputError, match='readable table|text in UTF-8'): items_from_file(tmp_path/'a.parquet', input='f', target='t')
     (tmp_path/'b.csv').write_text('')
     with pytest.raises(InputError): items_from_file(tmp_path/'b.csv', input='f', target='t')
 
