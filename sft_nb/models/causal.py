@@ -50,12 +50,9 @@ def _convert(asset) -> Path:
     del model.config.quantization_config # else it counts as quantised, and cannot be saved
     plain = t.AutoModelForCausalLM.from_config(model.config)
     plain.load_state_dict(model.state_dict())
-    try:
-        with writable_folder(place.parent), atomic_path(place) as folder:
-            plain.save_pretrained(folder)
-            t.AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
-    except InputError:
-        if not place.exists(): raise # else another process was quicker
+    with writable_folder(place.parent), atomic_path(place, once=True) as folder:
+        plain.save_pretrained(folder)
+        t.AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
     return place
 
 # %% ../../nbs/26_models.causal.ipynb #6568aa8d

@@ -100,11 +100,7 @@ def build_tokens(items: pd.DataFrame, # with columns id and input, and input_b f
     key = hash_json(dict(format='sft_nb.tokens/1', tokenizer=hash_json(words), max_length=max_length, pairs='input_b' in items, hashes=unique))
     home = Path(folder or cache_folder()/'tokens')
     if not (home/key[:32]).exists():
-        with writable_folder(home):
-            try:
-                with atomic_path(home/key[:32]) as ready: _write_tokens(ready, [first[h] for h in unique], tokenizer, max_length, key)
-            except OSError:
-                if not (home/key[:32]).exists(): raise # else another process was quicker
+        with writable_folder(home), atomic_path(home/key[:32], once=True) as ready: _write_tokens(ready, [first[h] for h in unique], tokenizer, max_length, key)
     row = {h: i for i, h in enumerate(unique)}
     return TokenStore(home/key[:32], {str(i): row[h] for i, h in zip(items['id'], hashes)})
 
