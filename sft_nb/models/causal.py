@@ -14,8 +14,6 @@ Docs: https://sft-nb.github.io/sft_nb/models.causal.html.md"""
 __all__ = ['load_chat_tokenizer', 'load_causal', 'add_lora', 'save_causal']
 
 # %% ../../nbs/26_models.causal.ipynb #16fc50b7
-import contextlib
-import importlib
 import inspect
 import shutil
 from pathlib import Path
@@ -24,29 +22,17 @@ import torch
 
 from ..assets import ASSETS, cache_folder, fetch_asset, writable_folder
 from ..core import InputError, atomic_path, derive_seed, expected, hash_file, raise_problems, suggest_names
+from .language import import_extra, without_bars
 
 # %% ../../nbs/26_models.causal.ipynb #620f8b83
-def _import(package: str):
-    try: return importlib.import_module(package)
-    except ImportError as e: raise InputError(expected(package, 'installed for language models', 'no such package', 'Install it: pip install "sft_nb[text]"')) from e
-
-@contextlib.contextmanager
-def _without_bars(t):
-    "transformers shows one for each file, however small."
-    shown = t.utils.logging.is_progress_bar_enabled()
-    t.utils.logging.disable_progress_bar()
-    try: yield
-    finally:
-        if shown: t.utils.logging.enable_progress_bar()
-
 def _convert(asset) -> Path:
     "The folder of an asset's weights as safetensors, with its tokenizer."
     place = cache_folder()/'models'/f'{asset.name}-{asset.sha256[:12]}-v1'
     if place.exists(): return place
-    source, t = fetch_asset(asset.name), _import('transformers')
+    source, t = fetch_asset(asset.name), import_extra()
     print(f'Converting {asset.name} to safetensors, once; that takes about half a minute.')
-    for package in ('gguf', 'accelerate'): _import(package) # transformers needs them for this
-    with _without_bars(t): model = t.AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
+    for package in ('gguf', 'accelerate'): import_extra(package) # transformers needs them for this
+    with without_bars(): model = t.AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
     del model.config.quantization_config # else it counts as quantised, and cannot be saved
     plain = t.AutoModelForCausalLM.from_config(model.config)
     plain.load_state_dict(model.state_dict())
@@ -74,10 +60,10 @@ def _grow(model, tokenizer) -> int: # rows that were added
 # %% ../../nbs/26_models.causal.ipynb #1ea2a455
 def _open(name, open_it):
     "What `open_it` makes of transformers and a source; a sentence if that is not to be had."
-    t, asset = _import('transformers'), ASSETS.get(str(name))
+    t, asset = import_extra(), ASSETS.get(str(name))
     source = _convert(asset) if asset and asset.member.endswith('.gguf') else name
     try:
-        with _without_bars(t): return open_it(t, source)
+        with without_bars(): return open_it(t, source)
     except (OSError, ValueError, KeyError) as e:
         raise InputError(expected(f'`{name}`', 'a causal language model: an asset, a folder or a name of the Hub', str(e).splitlines()[0],
                                   'Without a connection take `smollm2-135m`, or a folder. ' + suggest_names(str(name), [a.name for a in ASSETS.values() if a.member.endswith('.gguf')]))) from e
@@ -119,7 +105,7 @@ def add_lora(model, # from `load_causal`; changed in place
              **lora, # what PEFT's `LoraConfig` takes: r, lora_alpha, lora_dropout, use_dora, target_modules, …
              ): # PEFT's model around `model`; raises `InputError` for what `LoraConfig` does not know
     "Freeze a causal model and put adapters beside its layers; `**lora` goes to `LoraConfig`."
-    peft = _import('peft')
+    peft = import_extra('peft')
     known = inspect.signature(peft.LoraConfig).parameters
     raise_problems([expected('a parameter of the adapters', 'one of `LoraConfig`', f'`{k}`', suggest_names(k, known)) for k in lora if k not in known])
     rows = model.get_input_embeddings().num_embeddings
@@ -137,7 +123,7 @@ def save_causal(model, # from `load_causal` or `add_lora`
     "Write a model so that `AutoModelForCausalLM.from_pretrained(folder)` opens it, adapters merged; whole or absent."
     adapted, folder = hasattr(model, 'peft_config'), Path(folder)
     plain = _merged(model) if adapted else model
-    with _without_bars(_import('transformers')), atomic_path(folder) as temporary:
+    with without_bars(), atomic_path(folder) as temporary:
         plain.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         if adapted: model.save_pretrained(temporary/'adapter')
