@@ -3,7 +3,7 @@
 Examples differ in length, and a batch that is padded to the longest is half padding. `pack_lengths` puts examples into rows of a given size, `make_rows` lays them out as tensors,
 and `PackedCausal` computes the loss of each labelled token of such rows. Positions begin anew with each example and attention stays inside of it, so the result is that of each example
 alone. Padding is cut off before the network sees it, in packed and in padded rows alike, and the last layer, a third of the arithmetic in a small model with a large vocabulary, is computed for labelled
-tokens only. Attention runs an example at a time on CPUs; elsewhere by transformers' own mask. There is no loader here: see `sft_nb.tasks.chat`.
+tokens only. Attention runs within each example: one kernel for all of them on a GPU where PyTorch has it, else one after the other. There is no loader here: see `sft_nb.tasks.chat`.
 
 Docs: https://sft-nb.github.io/sft_nb/models.packed.html.md"""
 
@@ -13,6 +13,7 @@ Docs: https://sft-nb.github.io/sft_nb/models.packed.html.md"""
 __all__ = ['pack_lengths', 'make_rows', 'PackedCausal']
 
 # %% ../../nbs/27_models.packed.ipynb #dc692081
+import inspect, math
 from bisect import bisect_left, insort
 
 import numpy as np
@@ -56,11 +57,25 @@ def make_rows(tokens: list, # of integer arrays, an example each
     return ids, positions, wanted
 
 # %% ../../nbs/27_models.packed.ipynb #b6e180dd
-def _attend(module, query, key, value, attention_mask, dropout=0., scaling=None, segments=None, sliding_window=None, **kwargs):
-    "An attention function for transformers: causal within each of `segments`, lengths that sum to that of the row."
+try: from torch.nn.attention.varlen import varlen_attn
+except ImportError: varlen_attn = None
+
+def _attend_at_once(q, k, v, starts, longest, scaling, window):
+    "All pieces in one call; heads of keys are repeated, for not every version knows groups. None where the kernel does not do that."
+    knows = inspect.signature(varlen_attn).parameters
+    if 'window_size' not in knows and window or scaling and not math.isclose(scaling, q.shape[-1]**-.5): return None
+    q, k, v = (x[0].repeat_interleave(q.shape[1] // x.shape[1], 0).transpose(0, 1) for x in (q, k, v))
+    causal = dict(window_size=((window or 0) - 1, 0)) if 'window_size' in knows else dict(is_causal=True)
+    return varlen_attn(q, k, v, starts, starts, longest, longest, **causal)[None]
+
+def _attend(module, query, key, value, attention_mask, dropout=0., scaling=None, segments=None, starts=None, sliding_window=None, **kwargs):
+    "An attention function for transformers: causal within each of `segments`, lengths that sum to that of the row; `starts` are their places, on the device."
     if segments is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    if starts is not None and varlen_attn and query.dtype in (torch.float16, torch.bfloat16) and not dropout:
+        out = _attend_at_once(query, key, value, starts, max(segments), scaling, sliding_window)
+        if out is not None: return out, None
     out = []
     for q, k, v in zip(*(x.split(segments, 2) for x in (query, key, value))):
         n, mask = q.shape[2], None
@@ -69,11 +84,11 @@ def _attend(module, query, key, value, attention_mask, dropout=0., scaling=None,
     return torch.cat(out, 2).transpose(1, 2), None
 
 def _set_attention(model) -> bool: # whether it could be
-    "Give a model on a CPU, whose attention is PyTorch's, the one above."
+    "Give a model, whose attention is PyTorch's, the one above."
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
     if model.config._attn_implementation == 'sft_nb': return True
-    if next(model.parameters()).device.type != 'cpu' or model.config._attn_implementation != 'sdpa': return False
+    if model.config._attn_implementation != 'sdpa': return False
     AttentionInterface.register('sft_nb', _attend)
     AttentionMaskInterface.register('sft_nb', sdpa_mask)
     model.set_attn_implementation('sft_nb')
@@ -85,11 +100,12 @@ class _TokenLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, target):
         out, learning = torch.empty(len(target), device=logits.device), ctx.needs_input_grad[0]
-        for at in range(0, len(target), 16):
-            part, here = logits[at:at + 16].float(), target[at:at + 16, None]
+        n = 16 if logits.device.type == 'cpu' else 4096
+        for at in range(0, len(target), n):
+            part, here = logits[at:at + n].float(), target[at:at + n, None]
             total = part.logsumexp(1, keepdim=True)
-            out[at:at + 16] = (total - part.gather(1, here))[:, 0]
-            if learning: logits[at:at + 16] = part.sub_(total).exp_().scatter_add_(1, here, part.new_full(here.shape, -1.))
+            out[at:at + n] = (total - part.gather(1, here))[:, 0]
+            if learning: logits[at:at + n] = part.sub_(total).exp_().scatter_add_(1, here, part.new_full(here.shape, -1.))
         ctx.save_for_backward(logits)
         return out
 
@@ -112,9 +128,9 @@ class PackedCausal(nn.Module):
         kept = positions >= 0
         flat, place, wanted = ids[kept], positions[kept], labels[kept]
         at = torch.nonzero((wanted != -100) & (place > 0))[:, 0]
-        starts = torch.nonzero(place == 0)[:, 0].tolist()
+        starts = F.pad(torch.nonzero(place == 0)[:, 0], (0, 1), value=len(flat))
         # A mask of four dimensions is left as it is; with segments nobody reads it.
-        extra = dict(segments=np.diff([*starts, len(flat)]).tolist(), attention_mask=flat.new_zeros(1, 1, 1, 1, dtype=torch.bool)) if self.by_segment else {}
+        extra = dict(segments=starts.diff().tolist(), starts=starts.int() if flat.is_cuda else None, attention_mask=flat.new_zeros(1, 1, 1, 1, dtype=torch.bool)) if self.by_segment else {}
         with torch.autocast(flat.device.type, self.dtype, enabled=self.dtype != torch.float32):
             logits = self.model(input_ids=flat[None], position_ids=place[None], use_cache=False, logits_to_keep=at - 1, **extra).logits[0]
         losses = torch.zeros(len(flat), device=flat.device).index_put((at,), _TokenLoss.apply(logits, wanted[at]))
