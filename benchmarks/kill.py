@@ -15,7 +15,7 @@ The last line is JSON with all figures.
 """
 import os
 os.environ.update(OMP_NUM_THREADS='1', CI='1', HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1')
-import argparse, hashlib, json, random, signal, sys, tempfile, time, warnings
+import argparse, hashlib, json, random, signal, sys, tempfile, time, traceback, warnings
 from collections import Counter
 from pathlib import Path
 
@@ -115,7 +115,8 @@ def attempt(home, config, moment=None, seconds=None, log=None):
         counts = Counter()
         if log:
             for event in EVENTS: arm(event, 0, 'never', counts)
-        code = sft_nb_command(['run', str(config), '--out', str(home/'run')])
+        try: code = sft_nb_command(['run', str(config), '--out', str(home/'run')])
+        except BaseException: traceback.print_exc(); os._exit(3) # the folder is the parent's to remove
         sys.stdout.flush(); sys.stderr.flush()
         if log: log.write_text(json.dumps(counts))
         os._exit(code)

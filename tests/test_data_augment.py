@@ -1,5 +1,6 @@
 """Augmentation is a pure function of (seed, epoch, item), whoever runs it."""
 import pickle, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -138,3 +139,12 @@ def test_show_augment_draws_the_image_first():
     figure = show_augment(PHOTOS['p0'], create_augment('light', size=SIZE), 12, seed=0)
     shown = [ax for ax in figure.axes if ax.images]
     assert len(shown) == 13 and (shown[0].images[0].get_array() == PHOTOS['p0']).all() and figure.get_figwidth() <= 6
+
+
+def test_threads_draw_what_one_draws():
+    "A pipeline has one generator; each thread must have a pipeline of its own."
+    rng = np.random.default_rng(0)
+    images, augment = rng.integers(0, 256, (200, 48, 48, 3), dtype=np.uint8), AugmentTransform(create_augment('strong', size=48), seed=0)
+    alone = [augment.draw(image, i) for i, image in enumerate(images)]
+    with ThreadPoolExecutor(8) as threads: together = list(threads.map(augment.draw, images, range(200)))
+    assert all((a == b).all() for a, b in zip(alone, together)) and not (alone[0] == images[0]).all()

@@ -2,7 +2,7 @@
 
 `create_augment` makes an albumentations pipeline from a preset, from a few lines of configuration, or from a pipeline
 of your own. `AugmentTransform` runs it inside fastai, on the training split only. What it does to an image is a pure
-function of (seed, epoch, item): the same with any number of workers, in any order, and after a resume. `show_augment`
+function of (seed, epoch, item): the same with any number of workers and threads, in any order, and after a resume. `show_augment`
 draws what a pipeline does, which is the one check that no test replaces. This is the only module that imports
 albumentations. It neither resizes (`build_store` did) nor normalises (the `DataBlock` does).
 
@@ -14,7 +14,7 @@ Docs: https://sft-nb.github.io/sft_nb/data.augment.html.md"""
 __all__ = ['create_augment', 'count_views', 'view_image', 'AugmentTransform', 'show_augment']
 
 # %% ../../nbs/14_data.augment.ipynb #201c9e5b
-import inspect, os, random, warnings
+import copy, inspect, os, random, warnings
 
 import numpy as np
 import torch
@@ -130,6 +130,7 @@ class AugmentTransform(Transform):
                  ):
         super().__init__()
         self.augment, self.seed, self.views, self._epoch = augment, seed, count_views(augment), torch.tensor([epoch]).share_memory_()
+        self._free = [augment] # pipelines that nobody draws with at the moment
 
     @property
     def epoch(self) -> int: return int(self._epoch)
@@ -151,8 +152,11 @@ class AugmentTransform(Transform):
              ) -> np.ndarray: # of the same shape
         "Augment pixels as `number` decides."
         if self.views: return view_image(pixels, number)
-        _reseed(self.augment, number)
-        return self.augment(image=pixels)['image']
+        try: augment = self._free.pop()
+        except IndexError: augment = copy.deepcopy(self.augment) # another thread draws with it
+        _reseed(augment, number)
+        try: return augment(image=pixels)['image']
+        finally: self._free.append(augment)
 
     def encodes(self, x: StoredImage):
         if x.item_id is None: raise InputError(expected('the image', 'a StoredImage with an `item_id`', 'one without', 'Take it from an ImageStore.'))

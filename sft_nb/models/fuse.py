@@ -4,6 +4,7 @@ A training step of a convolutional network spends much of its time on things tha
 from a model a second one that shares its parameters and computes the same function and the same gradients with less work:
 BatchNorm with frozen statistics is folded into the convolution before it, depthwise convolutions take the gradient
 kernels that are fast on CPUs, and where the machine has the instructions the arithmetic is bf16 (`resolve_precision`).
+On a GPU only the arithmetic changes: there the small calls that folding adds cost more than the norms that it saves.
 `split_model` cuts a model where its frozen part ends, so that what never changes need be computed only once. The model itself stays
 as it is: it is saved, evaluated and shown as before.
 
@@ -142,6 +143,8 @@ def _fold(graph, dtype):
         for old in (last, node) if norm else (node,): graph.graph.erase_node(old)
     graph.recompile()
 
+def _on_cpu(model) -> bool: return all(p.device.type == 'cpu' for p in model.parameters()) # a GPU would wait for the small calls that folding adds
+
 class _Fused(nn.Module):
     "A recorded graph, in the arithmetic that it was made for."
     def __init__(self, graph, dtype, out=torch.float32):
@@ -157,7 +160,7 @@ def fuse_model(model: nn.Module, # in training mode, its norms frozen (`freeze_n
                precision: str = 'fp32', # see `resolve_precision`
                ) -> nn.Module: # shares the parameters of `model`; returns fp32
     "The same function in the present mode of `model`, cheaper to compute and to differentiate."
-    dtype, graph = PRECISIONS[resolve_precision(precision)], _trace(model)
+    dtype, graph = PRECISIONS[resolve_precision(precision)], _trace(model) if _on_cpu(model) else None
     if graph is not None: _fold(graph, dtype)
     return _Fused(model if graph is None else graph, dtype)
 
@@ -169,7 +172,7 @@ def split_model(model: nn.Module, # whose first layers do not learn (`requires_g
     "Cut a model where its frozen part ends: `rest(first(x))` is `model(x)`."
     graph, dtype = _trace(model), PRECISIONS[resolve_precision(precision)]
     if graph is None: return None
-    _fold(graph, dtype)
+    if _on_cpu(model): _fold(graph, dtype)
     modules, frozen = dict(graph.named_modules()), set()
     learns = lambda node: any(p.requires_grad for p in modules[node.target].parameters()) if node.op == 'call_module' else node.op == 'get_attr'
     for node in graph.graph.nodes:

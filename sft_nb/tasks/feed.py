@@ -1,7 +1,7 @@
 """Batches are ready before the network asks for them, and made by as little work as there is.
 
 From the store to the network. `LoadStored`, `PixelsToTensor` and `NormalizePixels` are fastai transforms, so that a `DataBlock` can be built
-and shown with them as with any others. `BatchLoader` does the same for whole batches at once, one ahead, and takes its inputs from
+and shown with them as with any others. `BatchLoader` does the same for whole batches at once, one ahead (on a GPU eight, by as many threads), and takes its inputs from
 a source that can be exchanged. `load_batch` is for where nothing is learned. None of this augments by itself (`sft_nb.data.augment`) or knows of targets.
 
 Docs: https://sft-nb.github.io/sft_nb/tasks.feed.html.md"""
@@ -13,6 +13,7 @@ __all__ = ['LoadStored', 'PixelsToTensor', 'NormalizePixels', 'load_batch', 'bat
            'BatchLoader']
 
 # %% ../../nbs/31_tasks.feed.ipynb #57a6677c
+import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
@@ -103,7 +104,7 @@ class PixelSource:
         return TensorImage(torch.from_numpy(pixels).permute(0, 3, 1, 2))
 
 class BatchLoader(TfmdDL):
-    "A fastai loader that makes whole batches, one ahead."
+    "A fastai loader that makes whole batches, one ahead; several for a GPU."
     source = None # what has `batch(ids)`; found in the block if None
     def create_batches(self, samps):
         source = self.source or self.find_source()
@@ -117,11 +118,12 @@ class BatchLoader(TfmdDL):
         augments = [f for f in self.after_item.fs if isinstance(f, AugmentTransform)]
         if loads and hasattr(tls[0].items, 'columns'): return loads[0].open_source(augments[0] if augments and self.dataset.split_idx == 0 else None)
 
-    def _make(self, source, rows) -> tuple: # inputs and targets of one batch
+    def _make(self, source, rows) -> tuple: # inputs and targets of one batch; pinned for a GPU
         if not hasattr(self, '_targets'):
             self._ids = self.dataset.tls[0].items['id'].astype(str).to_numpy()
             self._targets = [fa_collate([tl[i] for i in range(len(tl))]) for tl in self.dataset.tls[1:]]
-        return source.batch(self._ids[rows]), *(y[rows] for y in self._targets)
+        batch = source.batch(self._ids[rows]), *(y[rows] for y in self._targets)
+        return batch if self._on_cpu() else tuple(t.pin_memory() for t in batch)
 
     def plain_batches(self,
                       rows: list, # positions in the dataset
@@ -130,10 +132,13 @@ class BatchLoader(TfmdDL):
         source = (self.source or self.find_source()).plain()
         for part in chunked(rows, self.bs): yield self.after_batch(to_device(self._make(source, part), self.device))
 
+    def _on_cpu(self): return torch.device(self.device or 'cpu').type == 'cpu'
+
     def _ahead(self, source, batches):
-        with ThreadPoolExecutor(1) as thread:
+        n = 1 if self._on_cpu() else min(8, os.cpu_count() or 1) # a CPU that trains has no time to spare
+        with ThreadPoolExecutor(n) as threads:
             waiting = deque()
             for rows in batches:
-                waiting.append(thread.submit(self._make, source, rows))
-                if len(waiting) > 1: yield waiting.popleft().result()
+                waiting.append(threads.submit(self._make, source, rows))
+                if len(waiting) > n: yield waiting.popleft().result()
             while waiting: yield waiting.popleft().result()
