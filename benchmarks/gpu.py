@@ -108,7 +108,6 @@ def epochs(name, a) -> dict: # images a second of an epoch
 def language_steps(size, a) -> dict: # tokens a second
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
-    from sft_nb.models import packed
     from sft_nb.models.packed import PackedCausal, make_rows, pack_lengths
     rng, quick = np.random.default_rng(0), a.device == 'cpu'
     config = LlamaConfig(vocab_size=49152, tie_word_embeddings=True, **LANGUAGE[size] | (dict(num_hidden_layers=2) if quick else {}))
@@ -126,14 +125,10 @@ def language_steps(size, a) -> dict: # tokens a second
     def usual():
         with torch.autocast(a.device, torch.bfloat16): return model(input_ids=ids, position_ids=positions.clamp(0), labels=wanted, use_cache=False).loss
     def ours(): return network(ids, positions, wanted).sum() / learnt
-    def one_by_one():
-        known, packed.varlen_attn = packed.varlen_attn, None
-        try: return ours()
-        finally: packed.varlen_attn = known
     def step(loss, opt):
         def go(): loss().backward(); opt.step(); opt.zero_grad()
         return go
-    kinds, peak, out = {'transformers': (usual, opt), 'ours, one by one': (one_by_one, own), 'ours': (ours, own)}, {}, {}
+    kinds, peak, out = {'transformers': (usual, opt), 'ours': (ours, own)}, {}, {}
     with torch.no_grad(): losses = [float(f()) for f, _ in kinds.values()]
     for name, (f, opt) in kinds.items():
         if a.device == 'cuda': torch.cuda.reset_peak_memory_stats()

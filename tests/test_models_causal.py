@@ -138,7 +138,7 @@ def test_packed_logits_are_those_of_each_alone(smol):
     with torch.no_grad(): together = model(input_ids=ids, position_ids=positions, segments=[len(t) for t in tokens], attention_mask=torch.zeros(1, 1, 1, 1, dtype=torch.bool), use_cache=False).logits[0]
     assert ((together - alone).abs() / alone.abs().max()).max() < 1e-5
 
-@pytest.mark.parametrize('kind, config, by_segment', [('Llama', {}, True), ('Llama', {}, False), ('Mistral', dict(sliding_window=6), True), ('Qwen2', dict(tie_word_embeddings=True), True), ('Gemma2', dict(head_dim=8, final_logit_softcapping=3.), False)])
+@pytest.mark.parametrize('kind, config, by_segment', [('Llama', {}, True), ('Llama', {}, False), ('Llama', {}, 'moved'), ('Mistral', dict(sliding_window=6), True), ('Qwen2', dict(tie_word_embeddings=True), True), ('Gemma2', dict(head_dim=8, final_logit_softcapping=3.), False)])
 def test_losses_and_gradients_of_packed_rows(tmp_path, kind, config, by_segment):
     "Whatever the architecture, and by whichever way attention stays inside the example; against eager attention on each example alone."
     model, tokenizer = load_causal(tiny(tmp_path/'m', kind, **config), attn_implementation='sdpa' if kind != 'Gemma2' else 'eager')
@@ -148,7 +148,8 @@ def test_losses_and_gradients_of_packed_rows(tmp_path, kind, config, by_segment)
     want = [F.cross_entropy(plain(torch.tensor(t)[None]).logits[0, :-1], torch.tensor(l[1:]), reduction='none', ignore_index=-100) for t, l in zip(tokens, labels)]
     sum(w.sum() for w in want).backward()
     network = PackedCausal(model)
-    if not by_segment and network.by_segment: model.set_attn_implementation('sdpa'); network.by_segment = False
+    if by_segment == 'moved': network.by_segment = by_segment = False # as after `.to('cuda')`: its attention stays, by mask
+    elif not by_segment and network.by_segment: model.set_attn_implementation('sdpa'); network.by_segment = False
     assert network.by_segment == by_segment
     for rows in ([[0, 1], [2, 3, 4]], [[i] for i in range(5)]):
         model.zero_grad()

@@ -78,7 +78,7 @@ def save_backbone(model: torch.nn.Module, # a timm model
     "Write timm's own folder format: safetensors and a config."
     config = dict(label_names=list(labels)) if labels else None
     folder = Path(folder)
-    with atomic_path(folder/'config.json') as temporary: save_config_for_hf(model, str(temporary), model_config=config)
+    with atomic_path(folder/'config.json') as temporary: save_config_for_hf(model, temporary, model_config=config)
     write_tensors(model.state_dict(), folder/'model.safetensors')
     return folder
 

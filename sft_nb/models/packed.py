@@ -2,8 +2,8 @@
 
 Examples differ in length, and a batch that is padded to the longest is half padding. `pack_lengths` puts examples into rows of a given size, `make_rows` lays them out as tensors,
 and `PackedCausal` computes the loss of each labelled token of such rows. Positions begin anew with each example and attention stays inside of it, so the result is that of each example
-alone. Padding is cut off before the network sees it, in packed and in padded rows alike, and the last layer, a third of the arithmetic in a small model with a large vocabulary, is computed for labelled
-tokens only. Attention runs within each example: one kernel for all of them on a GPU where PyTorch has it, else one after the other. There is no loader here: see `sft_nb.tasks.chat`.
+alone. On a CPU padding is cut off before the network sees it, in packed and in padded rows alike, and the last layer, a third of the arithmetic in a small model with a large vocabulary, is computed for labelled
+tokens only. Attention runs an example at a time on CPUs; elsewhere rows stay rows, and transformers' own mask parts the examples. There is no loader here: see `sft_nb.tasks.chat`.
 
 Docs: https://sft-nb.github.io/sft_nb/models.packed.html.md"""
 
@@ -13,7 +13,6 @@ Docs: https://sft-nb.github.io/sft_nb/models.packed.html.md"""
 __all__ = ['pack_lengths', 'make_rows', 'PackedCausal']
 
 # %% ../../nbs/27_models.packed.ipynb #dc692081
-import inspect, math
 from bisect import bisect_left, insort
 
 import numpy as np
@@ -57,25 +56,11 @@ def make_rows(tokens: list, # of integer arrays, an example each
     return ids, positions, wanted
 
 # %% ../../nbs/27_models.packed.ipynb #b6e180dd
-try: from torch.nn.attention.varlen import varlen_attn
-except ImportError: varlen_attn = None
-
-def _attend_at_once(q, k, v, starts, longest, scaling, window):
-    "All pieces in one call; heads of keys are repeated, for not every version knows groups. None where the kernel does not do that."
-    knows = inspect.signature(varlen_attn).parameters
-    if 'window_size' not in knows and window or scaling and not math.isclose(scaling, q.shape[-1]**-.5): return None
-    q, k, v = (x[0].repeat_interleave(q.shape[1] // x.shape[1], 0).transpose(0, 1) for x in (q, k, v))
-    causal = dict(window_size=((window or 0) - 1, 0)) if 'window_size' in knows else dict(is_causal=True)
-    return varlen_attn(q, k, v, starts, starts, longest, longest, **causal)[None]
-
-def _attend(module, query, key, value, attention_mask, dropout=0., scaling=None, segments=None, starts=None, sliding_window=None, **kwargs):
-    "An attention function for transformers: causal within each of `segments`, lengths that sum to that of the row; `starts` are their places, on the device."
+def _attend(module, query, key, value, attention_mask, dropout=0., scaling=None, segments=None, sliding_window=None, **kwargs):
+    "An attention function for transformers: causal within each of `segments`, lengths that sum to that of the row."
     if segments is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
-    if starts is not None and varlen_attn and query.dtype in (torch.float16, torch.bfloat16) and not dropout:
-        out = _attend_at_once(query, key, value, starts, max(segments), scaling, sliding_window)
-        if out is not None: return out, None
     out = []
     for q, k, v in zip(*(x.split(segments, 2) for x in (query, key, value))):
         n, mask = q.shape[2], None
@@ -84,11 +69,11 @@ def _attend(module, query, key, value, attention_mask, dropout=0., scaling=None,
     return torch.cat(out, 2).transpose(1, 2), None
 
 def _set_attention(model) -> bool: # whether it could be
-    "Give a model, whose attention is PyTorch's, the one above."
+    "Give a model on a CPU, whose attention is PyTorch's, the one above."
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
     if model.config._attn_implementation == 'sft_nb': return True
-    if model.config._attn_implementation != 'sdpa': return False
+    if next(model.parameters()).device.type != 'cpu' or model.config._attn_implementation != 'sdpa': return False
     AttentionInterface.register('sft_nb', _attend)
     AttentionMaskInterface.register('sft_nb', sdpa_mask)
     model.set_attn_implementation('sft_nb')
@@ -126,15 +111,22 @@ class PackedCausal(nn.Module):
 
     def forward(self, ids, positions, labels):
         kept = positions >= 0
-        flat, place, wanted = ids[kept], positions[kept], labels[kept]
-        at = torch.nonzero((wanted != -100) & (place > 0))[:, 0]
-        starts = F.pad(torch.nonzero(place == 0)[:, 0], (0, 1), value=len(flat))
+        learnt = (labels != -100) & (positions > 0)
+        with torch.autocast(ids.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            logits = self._by_segment(ids[kept], positions[kept], learnt[kept]) if self.by_segment and ids.device.type == 'cpu' else self._by_mask(ids, positions, learnt)
+        return torch.zeros(ids.shape, device=ids.device).masked_scatter(learnt, _TokenLoss.apply(logits, labels[learnt]))
+
+    def _by_segment(self, ids, positions, learnt): # (n,) each; logits (labelled, vocabulary)
+        "All rows as one, without padding; an example is a segment."
+        lengths = torch.nonzero(F.pad(positions == 0, (0, 1), value=True))[:, 0].diff().tolist()
         # A mask of four dimensions is left as it is; with segments nobody reads it.
-        extra = dict(segments=starts.diff().tolist(), starts=starts.int() if flat.is_cuda else None, attention_mask=flat.new_zeros(1, 1, 1, 1, dtype=torch.bool)) if self.by_segment else {}
-        with torch.autocast(flat.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            logits = self.model(input_ids=flat[None], position_ids=place[None], use_cache=False, logits_to_keep=at - 1, **extra).logits[0]
-        losses = torch.zeros(len(flat), device=flat.device).index_put((at,), _TokenLoss.apply(logits, wanted[at]))
-        return torch.zeros(ids.shape, device=flat.device).masked_scatter(kept, losses)
+        return self.model(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=torch.nonzero(learnt)[:, 0] - 1,
+                          segments=lengths, attention_mask=ids.new_zeros(1, 1, 1, 1, dtype=torch.bool)).logits[0]
+
+    def _by_mask(self, ids, positions, learnt): # (rows, longest) each; logits (labelled, vocabulary)
+        "transformers sees by the positions where an example begins."
+        row, at = torch.nonzero(learnt, as_tuple=True)
+        return self.model(input_ids=ids, position_ids=positions.clamp(0), use_cache=False).logits[row, at - 1]
 
     def state_dict(self, *args, **kwargs):
         parameters = dict(self.named_parameters())
