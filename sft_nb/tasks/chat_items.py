@@ -92,6 +92,7 @@ def _try_check(items) -> list:
 # %% ../../nbs/345_tasks.chat_items.ipynb #0565b343
 class ChatInputs:
     "What a run has to know of conversations."
+    corruptions = () # there is no label that noise must leave as it is
     shown = dict(id='id', input='prompt') # columns of items that tell a reader of predictions which item is meant, and what they are called then
     def __init__(self, config: RunConfig): self.config = config
 

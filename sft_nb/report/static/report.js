@@ -614,7 +614,7 @@ function drawRobustness(ctx) {
   const shares = all.filter(r => !/mce/.test(r.metric)).map(row), ratios = all.filter(r => /mce/.test(r.metric) && known(r.value)).map(row);
   const severities = [...new Set(cells.filter(c => c.severity > 0).map(c => c.severity))].sort((a, b) => a - b), at = new Map(cells.map(c => [`${c.corruption}/${c.severity}`, c]));
   const most = Math.max(...cells.map(c => c.value).filter(known), 1e-9);
-  return [lead(`What bad pictures do: ${plural(rows.length, 'corruption')} of ${count(clean?.n)} test items${severities.length ? `, each at ${plural(severities.length, 'severity', 'severities')}` : ''}. Lower is better.`),
+  return [lead(`What bad ${ctx.data.run?.kind === 'text' ? 'texts' : 'pictures'} do: ${plural(rows.length, 'corruption')} of ${count(clean?.n)} test items${severities.length ? `, each at ${plural(severities.length, 'severity', 'severities')}` : ''}. Lower is better.`),
     forest(shares, { domain: niceDomain([0, ...shares.flatMap(r => [r.low, r.high, r.value])]), guide: clean?.value, caption: `${plainName(what)} ↓` }),
     ratios.length > 0 && forest(ratios, { domain: niceDomain([1, ...ratios.flatMap(r => [r.low, r.high, r.value])]), guide: 1, caption: ['Against ', user(baseline), ', whose value is 1 ↓'] }),
     h('h3', {}, 'By corruption'), forest(rows.map(r => ({ ...r, name: plainName(r.corruption), key: r.corruption, tone: shownBy(r) && r.difference > 0 ? 'bad' : 'model', how: how(r),
@@ -762,8 +762,8 @@ function drawTabs(ctx) {
 }
 
 function drawFoot(ctx) {
-  const shown = ctx.data.examples.filter(e => e.image >= 0).length;
-  return h('footer', {}, `${count(shown)} of ${count(ctx.data.n)} pictures are in this report. It asks nothing from the network.`);
+  const texts = ctx.data.run?.kind && ctx.data.examples.every(e => e.text), shown = ctx.data.examples.filter(e => texts || e.image >= 0).length;
+  return h('footer', {}, `${count(shown)} of ${count(ctx.data.n)} ${texts ? 'items' : 'pictures'} are in this report. It asks nothing from the network.`);
 }
 
 // ---------------------------------------------------------------- both ways in
