@@ -13,11 +13,12 @@ from sft_nb.evaluate.forgetting import measure_forgetting
 from sft_nb.evaluate.robustness import evaluate_robustness
 from sft_nb.models.backbones import load_backbone, save_backbone
 from sft_nb.records import Predictions
+from sft_nb.tasks.image import CorruptedStore
 from sft_nb.tasks.inputs import score_items
 from sft_nb.tasks.targets import describe_targets
 from sft_nb.train import stress
 from sft_nb.train.run import Run, open_run, train_run
-from sft_nb.train.stress import CorruptedStore, predict_corrupted, predict_probe, sample_items
+from sft_nb.train.stress import predict_corrupted, predict_probe, sample_items
 
 FEW = dict(corruptions=['gaussian_noise', 'contrast'], severities=(1, 5), seed=0, max_items=20)
 

@@ -29,7 +29,7 @@ from ..config import RunConfig
 from ..core import InputError, atomic_path, expected, hash_json, raise_problems, suggest_names, track, write_text
 from ..data.augment_text import TextAugment, augment_text, create_text_augment, neighbour_words
 from ..data.noise import TEXT_NOISE, corrupt_text
-from ..data.text import fingerprint_texts
+from ..data.text import fingerprint_texts, is_table
 from ..models.language import TextEncoder, create_encoder, load_encoder, load_tokenizer, save_encoder
 from ..records import read_table
 from .feed import BatchLoader
@@ -236,7 +236,7 @@ def _read_texts(sources: list, data) -> pd.DataFrame:
     "Items from tables and from texts themselves."
     parts = []
     for source in sources:
-        if Path(source[-300:]).suffix.lower() in ('.csv', '.tsv', '.parquet', '.jsonl'): parts.append(_read_columns(source, dict(id=data.id, input=data.input, input_b=data.input_b)))
+        if is_table(source): parts.append(_read_columns(source, dict(id=data.id, input=data.input, input_b=data.input_b)))
         elif data.input_b: raise InputError(expected('the input', 'a table with both texts of each pair', repr(source)))
         else: parts.append(pd.DataFrame(dict(input=[source])))
     items = pd.concat(parts, ignore_index=True)
