@@ -66,8 +66,8 @@ def make_texts(n=80, seed=0) -> pd.DataFrame:
 
 
 def tiny_config(tiny, path, data=(), **sections):
-    return make_config(dict(data=dict(path=str(path), kind='text', **dict(data)), split=dict(valid=.25, test=.25), model=dict(backbone=str(tiny), max_length=24),
-                            evaluate=dict(n_resamples=200), **{'train': dict(epochs=2, lr=.003, batch_size=8), **sections}))
+    return make_config(dict(data=dict(path=str(path), kind='text', **dict(data)), model=dict(backbone=str(tiny), max_length=24),
+                            evaluate=dict(n_resamples=200), **{'split': dict(valid=.25, test=.25), 'train': dict(epochs=2, lr=.003, batch_size=8), **sections}))
 
 
 def tokens(model, texts, **kwargs):
