@@ -53,8 +53,8 @@
 - `sft_nb.report.annotate`: Label first what teaches most: one item at a time, one key each, and the agreement of two annotators with an interval.
 - `sft_nb.report.card`: What stands on the box: results with their intervals, limits, licences, data, and what the training cost.
 - `sft_nb.report.clean`: Walk through the items that deserve a second look, decide with one key each, and get a new table and a log of what was changed.
-- `sft_nb.report.compare`: Two runs or more on the same test items, in pairs: which is better, in what, and on which pictures they disagree.
-- `sft_nb.report.contrasts`: The figures of a result beside something else: a baseline, other models, worse pictures, the model before tuning, fewer items, fewer answers.
+- `sft_nb.report.compare`: Two runs or more on the same test items, in pairs: which is better, in what, and on which items they disagree.
+- `sft_nb.report.contrasts`: The figures of a result beside something else: a baseline, other models, worse inputs, the model before tuning, fewer items, fewer answers.
 - `sft_nb.report.differences`: What the model wrote, beside what it should have written, with every word marked that is not the same.
 - `sft_nb.report.displays`: Each figure of a result as an object: take it from an `Evaluation`, plot it where you like, change it afterwards.
 - `sft_nb.report.embed`: Pictures made small, and values made plain, so that one file can carry both.

@@ -13,7 +13,7 @@ transformers = pytest.importorskip('transformers')
 
 from sft_nb.bench.job import prepare_items, run_job
 from sft_nb.cli import main
-from sft_nb.config import make_config, read_config
+from sft_nb.config import make_config, read_config, write_config
 from sft_nb.core import InputError
 from sft_nb.data.augment_text import augment_text, create_text_augment
 from sft_nb.data.items import items_from_file, items_from_frame, load_imdb, validate_items
@@ -358,3 +358,19 @@ def test_copies_across_splits_stop_the_run(tiny, tmp_path):
     pd.concat([texts, copy]).to_csv(tmp_path/'t.csv', index=False)
     with pytest.raises(InputError, match="'0' in train and '80' in test"): run_job(make_config(dict(
         data=dict(path=str(tmp_path/'t.csv'), kind='text', split='split'), split=dict(method='given'), model=dict(backbone=str(tiny), max_length=24))), tmp_path/'run', say=lambda line: None)
+
+
+def test_an_audit_of_texts_finds_copies_and_doubtful_labels(tiny, tmp_path, capsys):
+    "Labels that the embeddings contradict, copies in other words of punctuation and case, near copies, from the terminal."
+    rng = np.random.default_rng(0)
+    texts = pd.DataFrame([dict(text=' '.join(f'w{i}' for i in rng.integers(20 * k, 20 * k + 10, 14)), label='ab'[k], key=f'{"ab"[k]}{j}') for k in (0, 1) for j in range(30)])
+    wrong = ['a3', 'a17', 'b5']
+    texts.loc[texts.key.isin(wrong), 'label'] = texts.label.map(dict(a='b', b='a'))
+    near = texts.text[40].split()
+    texts = pd.concat([texts, pd.DataFrame([dict(text=texts.text[0].upper() + '!', label='a', key='copy'), dict(text=' '.join([*near[:-1], 'w29']), label='b', key='near')])])
+    texts.to_csv(tmp_path/'t.csv', index=False)
+    write_config(tiny_config(tiny, tmp_path/'t.csv', dict(id='key'), split=dict(valid=.25, test=.25, on_leak='warn')), tmp_path/'my.yaml')
+    assert main(['audit', str(tmp_path/'my.yaml'), '--out', str(tmp_path/'audit.json')]) == 2
+    found = json.loads((tmp_path/'audit.json').read_text())
+    assert {frozenset((r['id_a'], r['id_b'])) for r in found['duplicates']} == {frozenset(('a0', 'copy')), frozenset((texts.key.iloc[40], 'near'))}
+    assert {r['id'] for r in found['suspect_labels']} == set(wrong) and 'suspect label' in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The figures of a result beside something else: a baseline, other models, worse pictures, the model before tuning, fewer items, fewer answers.
+"""The figures of a result beside something else: a baseline, other models, worse inputs, the model before tuning, fewer items, fewer answers.
 
 Displays in the pattern of `report.displays` and the look of `report.look`, for what a result is held against. `ComparisonDisplay`:
 baselines, paired. `RankDisplay`: several models over several data sets. `RobustnessDisplay`: the same items, corrupted.

@@ -151,10 +151,10 @@ class WeightItems(Callback):
 
     def before_batch(self):
         if self.training: self.now = self.weights[self.sample_items.of_batch()].to(self.xb[0].device)
-    def mix(self, other: torch.Tensor, # (b,), whom each image of the batch is mixed with
-            keep: float, # share of the image itself
+    def mix(self, other: torch.Tensor, # (b,), whom each item of the batch is mixed with
+            keep: float, # share of the item itself
             ):
-        "Weigh mixed images by the mixture of their weights."
+        "Weigh mixed items by the mixture of their weights."
         self.now = self.now.lerp(self.now[other], 1 - keep)
     def after_loss(self):
         if not self.training: return

@@ -397,7 +397,7 @@ function drawConfusion(ctx) {
     const n = counts[i][j], share = totals[i] ? n / totals[i] : 0, real = i < labels.length && j < labels.length;
     const inside = [h('b', {}, count(n)), h('small', {}, percent(share))];
     const button = real && n > 0 && h('button', { type: 'button', 'aria-pressed': 'false', 'data-target': labels[i], 'data-prediction': labels[j], onclick: () => ctx.set('cell', [labels[i], labels[j]]),
-      'aria-label': `true ${labels[i]}, predicted ${labels[j]}: ${count(n)} of ${count(totals[i])} items. Open their pictures.` }, inside);
+      'aria-label': `true ${labels[i]}, predicted ${labels[j]}: ${count(n)} of ${count(totals[i])} items. Show them.` }, inside);
     return h('td', { class: i === j ? 'hit' : 'miss', vars: { '--share': share.toFixed(3) } }, button || h('span', {}, inside));
   };
   const matrix = h('table', { class: 'matrix', 'aria-label': 'Confusion matrix: rows are the truth, columns what the model said' },
@@ -414,7 +414,7 @@ function drawConfusion(ctx) {
   };
   ctx.on('cell', draw);
   const list = pairs.slice(0, 12).map(p => h('li', {}, h('button', { type: 'button', class: 'link', onclick: () => ctx.set('cell', [p.target, p.prediction]) }, user(p.target), ' called ', user(p.prediction)), ` ${count(p.count)} of ${count(p.of)} (${percent(p.count / p.of)})`));
-  return [lead('Rows are the truth, columns what the model said. Shares are of the row. Press a cell to open its pictures.'),
+  return [lead('Rows are the truth, columns what the model said. Shares are of the row. Press a cell to see its items.'),
     h('div', { class: 'beside' }, h('div', { class: 'wide', tabindex: 0, role: 'group', 'aria-label': 'confusion matrix' }, matrix),
       list.length > 0 && h('div', {}, h('h3', {}, 'Most frequent mistakes'), h('ol', { class: 'pairs' }, list))), below];
 }
