@@ -194,6 +194,7 @@ class TokenSource:
         "The tokens of some ids, in that order."
         return torch.from_numpy((ChangedTokens(self.store, self.augment.draw) if self.augment else self.store).batch(ids))
 
+# %% ../../nbs/33_tasks.text.ipynb #33a00020
 class LoadTokens(Transform):
     "From an id to its tokens in the store."
     def __init__(self, store: TokenStore): self.store = store
