@@ -56,9 +56,9 @@ def prepare(folder, quick):
 
 
 def prepare_text(folder, quick):
-    "Sentences of a few words, a transformer that nobody trained, a configuration with dropout in it."
+    "Sentences of a few words, a transformer that nobody trained, a configuration with dropout and augmentation in it."
     from transformers import BertConfig, BertModel, BertTokenizerFast
-    words, rng, n = [f'w{i}' for i in range(40)], np.random.default_rng(0), 28 if quick else 80
+    words, rng, n = [f'{a}{b}no' for a in 'bdfgklmp' for b in 'aeiou'], np.random.default_rng(0), 28 if quick else 80
     (folder/'encoder').mkdir()
     (folder/'vocab.txt').write_text('\n'.join(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *words]))
     BertTokenizerFast(vocab=str(folder/'vocab.txt'), model_max_length=32).save_pretrained(folder/'encoder')
@@ -69,7 +69,7 @@ def prepare_text(folder, quick):
     write_config(make_config(dict(
         data=dict(path=str(folder/'texts.jsonl'), kind='text', positive='b'), split=dict(valid=.25, test=.25), evaluate=dict(n_resamples=200),
         model=dict(backbone=str(folder/'encoder'), max_length=16, drop_rate=.2),
-        train=dict(unfreeze=[[2, -1], [2, 0]] if quick else [[2, -1], [3, -3], [3, 0]], lr=.003, batch_size=4, patience=4))), folder/'config.yaml')
+        train=dict(unfreeze=[[2, -1], [2, 0]] if quick else [[2, -1], [3, -3], [3, 0]], lr=.003, batch_size=4, augment='strong', mixup=.2, patience=4))), folder/'config.yaml')
 
 
 def prepare_chat(folder, quick):

@@ -53,8 +53,8 @@
 - `sft_nb.report.annotate`: Label first what teaches most: one item at a time, one key each, and the agreement of two annotators with an interval.
 - `sft_nb.report.card`: What stands on the box: results with their intervals, limits, licences, data, and what the training cost.
 - `sft_nb.report.clean`: Walk through the items that deserve a second look, decide with one key each, and get a new table and a log of what was changed.
-- `sft_nb.report.compare`: Two runs or more on the same test items, in pairs: which is better, in what, and on which pictures they disagree.
-- `sft_nb.report.contrasts`: The figures of a result beside something else: a baseline, other models, worse pictures, the model before tuning, fewer items, fewer answers.
+- `sft_nb.report.compare`: Two runs or more on the same test items, in pairs: which is better, in what, and on which items they disagree.
+- `sft_nb.report.contrasts`: The figures of a result beside something else: a baseline, other models, worse inputs, the model before tuning, fewer items, fewer answers.
 - `sft_nb.report.differences`: What the model wrote, beside what it should have written, with every word marked that is not the same.
 - `sft_nb.report.displays`: Each figure of a result as an object: take it from an `Evaluation`, plot it where you like, change it afterwards.
 - `sft_nb.report.embed`: Pictures made small, and values made plain, so that one file can carry both.
@@ -72,7 +72,7 @@
 - `sft_nb.tasks.feed`: Batches are ready before the network asks for them, and made by as little work as there is.
 - `sft_nb.tasks.generate`: What a causal model writes, many prompts at once and the same as one by one; and how probable it finds what it should have written.
 - `sft_nb.tasks.image`: A table of images and labels becomes a fastai `DataBlock`; what the network says becomes `Predictions`.
-- `sft_nb.tasks.inputs`: A run trains on pictures, and knows nothing of them: what differs between kinds of inputs stands behind one object.
+- `sft_nb.tasks.inputs`: A run trains on pictures or texts, and knows nothing of either: what differs between kinds of inputs stands behind one object.
 - `sft_nb.tasks.targets`: What there is to predict: how labels become numbers, which loss fits them, and how outputs become `Predictions`.
 - `sft_nb.tasks.text`: A table of texts and labels becomes batches of tokens, and nothing is computed twice or padded more than it must be.
 - `sft_nb.train.average`: The average of many models at the price of one: of all steps, of the last epochs, or of the epochs that help each other.
@@ -86,13 +86,13 @@
 - `sft_nb.train.learner`: A plain fastai `Learner`, set up so that the same seed gives the same weights.
 - `sft_nb.train.monitor`: See the gap between what was learnt and what was learnt by heart while training goes on, with an interval, and be told what to do about it.
 - `sft_nb.train.probe`: The baseline that is always there, and the best first step of fine-tuning: a linear model on what the frozen backbone sees.
-- `sft_nb.train.regularize`: Make learning by heart harder: mix images, look for flat minima, draw rare classes more often, believe doubtful labels less.
+- `sft_nb.train.regularize`: Make learning by heart harder: mix items, look for flat minima, draw rare classes more often, believe doubtful labels less.
 - `sft_nb.train.retain`: Fine-tune on the new, and keep what the model knew: stay near the old weights, hear the old answers, or see the old images again.
 - `sft_nb.train.run`: A folder that holds everything about one training: what went in, what came out, and what it was made with.
 - `sft_nb.train.schedule`: Fine-tune from the head down: which groups learn in which epoch, how fast, and when to stop.
 - `sft_nb.train.search`: Let the machine try configurations, on the validation split only, and stop it whenever you like.
 - `sft_nb.train.space`: Which options of a configuration a search may change, and between which values.
 - `sft_nb.train.step`: What one step of training costs beside its arithmetic, and how to pay less of it.
-- `sft_nb.train.stress`: Ask a finished run what it says of worse pictures, and of pictures that have nothing to do with its task."""
+- `sft_nb.train.stress`: Ask a finished run what it says of worse inputs, and of pictures that have nothing to do with its task."""
 
 __version__ = "0.1.0"

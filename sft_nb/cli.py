@@ -61,7 +61,8 @@ def guess_data(source: str, # a folder, a table, or the name of an asset
         from sft_nb.tasks.chat_items import read_chat
         read_chat(source) # says what is wrong with it
         return about
-    if Path(source).suffix not in ('.csv', '.tsv', '.parquet', '.jsonl'): return about
+    from sft_nb.data.text import is_table
+    if not is_table(source): return about
     import pandas as pd
     from sft_nb.records import read_table
     if not Path(source).is_file(): raise InputError(expected(f'`{source}`', 'a table', 'nothing'))
@@ -81,7 +82,7 @@ def _audit_command(args) -> int: # 0 if nothing was found, else 2
     config = read_config(args.data) if args.data.endswith(('.yaml', '.yml')) else make_config(dict(data=guess_data(args.data, args.kind)))
     audit = audit_job(config, prepare_items(config, check_files=False))
     print(audit)
-    if len(audit.unreadable) and config.data.task == 'single_label': print('\nLabels were not judged: that takes a look at every image. Mend or remove the unreadable ones first.')
+    if len(audit.unreadable) and config.data.task == 'single_label': print('\nLabels were not judged: that takes a look at every item. Mend or remove the unreadable ones first.')
     if args.out:
         import json
         write_text(args.out, json.dumps(audit.to_dict(), indent=1, ensure_ascii=False))
@@ -112,14 +113,16 @@ def _evaluate_command(args) -> int:
 
 # %% ../nbs/80_cli.ipynb #3bdc406e
 def _stress_command(args) -> int:
-    "Ask a finished run what worse pictures do to it, and what it has forgotten."
+    "Ask a finished run what worse images or texts do to it, and what it has forgotten."
     import shutil
     from sft_nb.bench.job import stress_run
     from sft_nb.records import format_metrics
     from sft_nb.train.run import Run
-    probe = {'none': '', '': 'cifar10' if shutil.which('npm') else 'traffic-lights'}.get(args.probe, args.probe)
+    run = Run(args.run)
+    usual = '' if run.config.data.kind != 'images' else 'cifar10' if shutil.which('npm') else 'traffic-lights'
+    probe = {'none': '', '': usual}.get(args.probe, args.probe)
     corruptions = () if args.corruptions == ['none'] else args.corruptions
-    curves = stress_run(Run(args.run), probe=probe, corruptions=corruptions, max_items=args.items, probe_items=args.probe_items, seed=args.seed).curves
+    curves = stress_run(run, probe=probe, corruptions=corruptions, max_items=args.items, probe_items=args.probe_items, seed=args.seed).curves
     if 'robustness' in curves: print('\nRobustness', format_metrics(curves['robustness']).drop(columns=['label', 'slice']).to_string(index=False), sep='\n')
     if 'forgetting' in curves: print('\nForgetting', curves['forgetting'].drop(columns=['confidence_level', 'method']).round(3).to_string(index=False), sep='\n')
     print(f'\nReport: {Path(args.run)/"report.html"}')
@@ -238,9 +241,9 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument('--out', type=Path, metavar='DIR', help='write evaluation.json and report.html there')
     p = add('stress', _stress_command, 'sft-nb stress runs/first --items 60')
     p.add_argument('run', metavar='RUN', help='folder of a finished run; a stopped command goes on where it was')
-    p.add_argument('--items', type=int, default=120, help='test items to corrupt, 75 times each (default: 120)')
-    p.add_argument('--corruptions', nargs='+', metavar='NAME', help="some of the 15, or 'none' (default: all)")
-    p.add_argument('--probe', default='', metavar='DATA', help="labelled images that have nothing to do with the task: a folder, a table, cifar10, traffic-lights, or 'none' (default: cifar10 if npm is there)")
+    p.add_argument('--items', type=int, default=120, help='test items to corrupt, images 75 times each, texts 60 times (default: 120)')
+    p.add_argument('--corruptions', nargs='+', metavar='NAME', help="some of the 15 for images, or of the 12 for texts, or 'none' (default: all)")
+    p.add_argument('--probe', default='', metavar='DATA', help="for a run on images, labelled images that have nothing to do with the task: a folder, a table, cifar10, traffic-lights, or 'none' (default: cifar10 if npm is there)")
     p.add_argument('--probe-items', type=int, default=800, help='of the probe set (default: 800)')
     p.add_argument('--seed', type=int, default=0, help='of samples and corruptions (default: 0)')
     _add_tune(add)

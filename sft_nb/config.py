@@ -64,7 +64,7 @@ class SplitConfig:
     test: float = option(.25, 'fraction to report on, read once', low=.01, high=.9)
     seed: int = option(0, 'of the division')
     by: list = option([], 'further columns whose shares shall be equal in all parts')
-    on_leak: str = option('stop', 'what to do if an image, or a near copy, is on both sides', choices=('stop', 'warn'))
+    on_leak: str = option('stop', 'what to do if an item, or a near copy, is on both sides', choices=('stop', 'warn'))
 
 # %% ../nbs/01_config.ipynb #752106e1
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class TrainConfig:
     layer_decay: float = option(.75, 'factor from each layer group to the one below', low=.01, high=1)
     freeze_to: int|None = option(None, 'layer groups that stay frozen, counted from the input; if empty, the first third, where there are pretrained weights')
     unfreeze: list = option([], 'gradual unfreezing as [[epochs, freeze_to], …], instead of `epochs` and `freeze_to`')
-    batch_size: int = option(16, 'images a step', low=1)
+    batch_size: int = option(16, 'items a step', low=1)
     optimizer: str = option('adamw', 'the optimiser', choices=('adamw', 'sgd'))
     weight_decay: float = option(.01, 'on weights, not on biases and norms', low=0)
     freeze_norm: bool = option(True, "keep BatchNorm's statistics")
@@ -95,14 +95,14 @@ class TrainConfig:
     cache: float = option(8., 'gigabytes of disk for what frozen layers give, computed once; 0 for none', low=0)
     warmup: float = option(.15, 'share of the steps in which the rate rises; then it falls as a cosine', low=0, high=.9)
     probe_strength: float|None = option(None, "inverse penalty of the linear probe, scikit-learn's `C`; chosen on the validation split if empty", low=1e-9)
-    augment: str = option('none', 'how much training images are varied; more epochs bear more', choices=('none', 'light', 'medium', 'strong'))
-    symmetry: str = option('mirror', 'under what an image keeps its label: nothing, left-right flips, or all flips and quarter turns', choices=('none', 'mirror', 'all'))
+    augment: str = option('none', 'how much training items are varied; more epochs bear more', choices=('none', 'light', 'medium', 'strong'))
+    symmetry: str = option('mirror', 'for images, under what one keeps its label: nothing, left-right flips, or all flips and quarter turns', choices=('none', 'mirror', 'all'))
     class_weights: str|None = option(None, '`balanced` makes rare classes count as much as common ones; `effective` by their effective number', choices=('balanced', 'effective'))
     sampling: str = option('shuffle', 'every item once an epoch, or each class as often as the others', choices=('shuffle', 'balanced'))
     item_weights: str|None = option(None, '`confident` lets items count less whose label a probe contradicts; `prune` leaves them out', choices=('confident', 'prune'))
     label_smoothing: float = option(0., 'probability taken from the given label', low=0, high=.5)
     focal_gamma: float = option(0., 'focal loss: how much easy items are turned down; 2 is usual', low=0, high=5)
-    mixup: float = option(0., 'mix two images; the α of the beta distribution, .2 is usual', low=0, high=8)
+    mixup: float = option(0., 'mix two images, or what the head sees of two texts; the α of the beta distribution, .2 is usual', low=0, high=8)
     cutmix: float = option(0., 'paste a part of another image; the α of the beta distribution, 1 is usual', low=0, high=8)
     erasing: float = option(0., 'probability that a rectangle of an image is erased', low=0, high=1)
     sam_rho: float = option(0., 'sharpness-aware steps of this radius, each twice as slow; .05 is usual', low=0, high=2)
@@ -270,7 +270,7 @@ def _check_kind(config) -> list:
     if config.data.kind == 'chat': return []
     if config.data.kind == 'images': return [expected('`data.input_b`', 'empty, for images', config.data.input_b)] if config.data.input_b else []
     t, r = config.train, config.retain
-    wrong = [(f'`train.{k}`', to_be, getattr(t, k)) for k, to_be in dict(augment='none', mixup=0., cutmix=0., erasing=0.).items() if getattr(t, k) != to_be]
+    wrong = [(f'`train.{k}`', to_be, getattr(t, k)) for k, to_be in dict(cutmix=0., erasing=0.).items() if getattr(t, k) != to_be]
     wrong += [(f'`retain.{k}`', 0, getattr(r, k)) for k in ('ewc', 'lwf', 'replay') if getattr(r, k)]
     return [expected(name, f'{to_be} for texts', value, 'It is for images.') for name, to_be, value in wrong]
 

@@ -143,6 +143,22 @@ def test_data_that_changed_between_a_kill_and_the_next_call(small, tmp_path, mon
     assert {t[0] for t in Run(tmp_path/'run').predictions('test', 'base').target} == {'More.'} != {t[0] for t in base.target}
 
 
+def test_conversations_are_encoded_once(small, tmp_path, monkeypatch):
+    "Before training, for it, and for the report; other options or other words are encoded again."
+    import sft_nb.tasks.chat_items as steps
+    calls, real = [], steps.encode_chat
+    monkeypatch.setattr(steps, 'encode_chat', lambda items, *args, **kwargs: (calls.append(len(items)), real(items, *args, **kwargs))[1])
+    config = talk_config(write(tmp_path/'t.jsonl', sums(3)), small, train=dict(epochs=0), chat=dict(answers=2))
+    run_job(config, tmp_path/'run', **quiet)
+    assert calls == [9]
+    items = Run(tmp_path/'run').items
+    first = ChatInputs(config).encode(items)
+    assert calls == [9] and [t.tolist() for t in first.tokens] == [t.tolist() for t in real(items, ChatInputs(config).tokenizer, max_length=64).tokens]
+    ChatInputs(talk_config(tmp_path/'t.jsonl', small, model=dict(max_length=60))).encode(items)
+    ChatInputs(config).encode(items.assign(completion=[[say('assistant', 'More.')]] * 9))
+    assert calls == [9] * 3
+
+
 # --- Data ----------------------------------------------------------------------------------------------------------------
 
 def test_the_same_prompt_is_on_one_side(small, tmp_path):

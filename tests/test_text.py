@@ -7,13 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.callback.core import Callback
 
 transformers = pytest.importorskip('transformers')
 
 from sft_nb.bench.job import prepare_items, run_job
 from sft_nb.cli import main
-from sft_nb.config import make_config, read_config
+from sft_nb.config import make_config, read_config, write_config
 from sft_nb.core import InputError
+from sft_nb.data.augment_text import augment_text, create_text_augment
 from sft_nb.data.items import items_from_file, items_from_frame, load_imdb, validate_items
 from sft_nb.models.adapt import layer_groups
 from sft_nb.models.language import create_encoder, load_encoder, load_tokenizer, save_encoder
@@ -22,7 +24,7 @@ from sft_nb.records import read_table
 from sft_nb.tasks.inputs import find_inputs, score_items
 from sft_nb.tasks.targets import describe_targets
 from sft_nb.tasks.text import build_tokens, text_block
-from sft_nb.train.run import Run, predict_files
+from sft_nb.train.run import Run, open_run, predict_files, train_run
 from sft_nb.train.space import default_space
 
 TEXTS = ['A fine film, and well played.', 'Dull.', 'Emoji 🎬, русский, 中文, all in one.', 'word ' * 100_000]
@@ -42,14 +44,18 @@ def minilm(): return create_encoder('minilm-l6', n_out=3)
 @pytest.fixture(scope='module')
 def tiny(tmp_path_factory):
     "A folder with a transformer of two blocks that nobody trained, and its tokenizer of thirty words."
-    folder, words = tmp_path_factory.mktemp('tiny')/'encoder', [f'w{i}' for i in range(30)]
+    folder = tmp_path_factory.mktemp('tiny')/'encoder'
+    make_encoder(folder, [f'w{i}' for i in range(30)])
+    return folder
+
+
+def make_encoder(folder, words):
     folder.mkdir()
     (folder/'vocab.txt').write_text('\n'.join(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *words]))
     transformers.BertTokenizerFast(vocab=str(folder/'vocab.txt'), model_max_length=64).save_pretrained(folder)
     torch.manual_seed(0)
     shape = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64)
-    transformers.BertModel(transformers.BertConfig(vocab_size=35, **shape)).save_pretrained(folder)
-    return folder
+    transformers.BertModel(transformers.BertConfig(vocab_size=len(words) + 5, **shape)).save_pretrained(folder)
 
 
 def make_texts(n=80, seed=0) -> pd.DataFrame:
@@ -60,8 +66,8 @@ def make_texts(n=80, seed=0) -> pd.DataFrame:
 
 
 def tiny_config(tiny, path, data=(), **sections):
-    return make_config(dict(data=dict(path=str(path), kind='text', **dict(data)), split=dict(valid=.25, test=.25), model=dict(backbone=str(tiny), max_length=24),
-                            evaluate=dict(n_resamples=200), **{'train': dict(epochs=2, lr=.003, batch_size=8), **sections}))
+    return make_config(dict(data=dict(path=str(path), kind='text', **dict(data)), model=dict(backbone=str(tiny), max_length=24),
+                            evaluate=dict(n_resamples=200), **{'split': dict(valid=.25, test=.25), 'train': dict(epochs=2, lr=.003, batch_size=8), **sections}))
 
 
 def tokens(model, texts, **kwargs):
@@ -216,7 +222,9 @@ def test_runs_of_each_task(tiny, tmp_path, task):
     e = run_job(tiny_config(tiny, tmp_path/'t.parquet', data, **more), tmp_path/'run', say=lambda line: None)
     run = Run(tmp_path/'run')
     assert len(run.history) == (4 if task == 'unfreeze' else 3) and (run/'report.html').exists()
-    if task == 'regression': assert e.get('mae').value < .4
+    if task == 'regression':
+        card = (run/'card.md').read_text()
+        assert e.get('mae').value < .4 and 'pipeline_tag: text-classification' in card and 'type: text-regression' in card and 'It is a regression' in card and 'names of the labels' not in card
     elif task == 'lora':
         base = create_encoder(str(tiny), n_out=2)
         store = find_inputs(run.config).build_store(run.items)
@@ -224,6 +232,87 @@ def test_runs_of_each_task(tiny, tmp_path, task):
         with torch.no_grad(): assert torch.allclose(load_adapters(base, run/'adapter')(x), load_encoder(run/'model')(x), atol=1e-5)
     elif task == 'pairs': assert predict_files(run, [tmp_path/'t.parquet']).shape[0] == 80
     elif task == 'unfreeze': assert e.get('accuracy').low > .6 and (run.history.query('epoch == 0').lr_0 == 0).all() and (run.history.query('epoch == 2').lr_0 > 0).all()
+
+
+# --- Augmentation ------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def worded(tmp_path_factory):
+    "The same as `tiny`, with words of letters, which noise strikes."
+    folder = tmp_path_factory.mktemp('worded')/'encoder'
+    make_encoder(folder, WORDS)
+    return folder
+
+
+WORDS = [f'{a}{b}no' for a in 'bdfgkl' for b in 'aeiou']
+
+def worded_items(n=80) -> pd.DataFrame:
+    items = make_texts(n).rename(columns=dict(text='input', label='target')).assign(id=lambda d: 'i' + d.index.astype(str))
+    items['input'] = [' '.join(WORDS[int(w[1:])] for w in t.split()) for t in items.input]
+    return items.assign(split=np.resize(['train', 'train', 'valid', 'test'], n))
+
+
+def test_augmented_tokens_depend_on_seed_epoch_and_item(worded, tmp_path):
+    "Those of the tokenizer for what `augment_text` says, in training alone, in any batch; the second text of a pair too."
+    items, tokenizer, augment = worded_items().assign(input_b='banono and fono'), load_tokenizer(str(worded)), create_text_augment({'dropped_words': .4, 'typos': .3})
+    store = build_tokens(items, tokenizer, max_length=24, folder=tmp_path)
+    dls = text_block(describe_targets(items, task='single_label'), store=store, augment=augment, seed=5).dataloaders(items, bs=8, num_workers=0)
+    seen = {epoch: {} for epoch in (0, 3)}
+    for epoch in seen:
+        for transform in dls.train.after_item.fs:
+            if hasattr(transform, 'epoch'): transform.epoch = epoch
+        source, ids = dls.train.find_source(), list(items.id[items.split == 'train'])
+        for i in ids: seen[epoch][i] = source.batch([i])[0]
+        together = source.batch(ids)
+        for row, i in zip(together, ids): assert row[:, :seen[epoch][i].shape[1]].tolist() == seen[epoch][i].tolist() and not row[1, seen[epoch][i].shape[1]:].any()
+        text = items.set_index('id').input['i0']
+        want = tokenizer(augment_text(text, augment, seed=5, epoch=epoch, item='i0'), augment_text('banono and fono', augment, seed=5, epoch=epoch, item='i0 1'), truncation=True, max_length=24)
+        assert seen[epoch]['i0'][0].tolist() == want['input_ids'] and seen[epoch]['i0'][2].tolist() == want['token_type_ids']
+        assert source.plain().batch(ids).tolist() == store.batch(ids).tolist() != together.tolist()
+    assert np.mean([a.shape != b.shape or a.tolist() != b.tolist() for a, b in zip(seen[0].values(), seen[3].values())]) > .5
+    assert dls.valid.find_source().augment is None
+    xb, _ = dls.valid.one_batch()
+    assert xb.tolist() == store.batch(list(items.id[items.split == 'valid'][:8])).tolist()
+
+
+class Stop(Callback):
+    "End the process, as it were, inside an epoch."
+    order = 100
+    def before_batch(self):
+        if self.training and self.epoch == 2 and self.iter == 2: raise KeyboardInterrupt
+
+
+def test_an_augmented_run_goes_on_as_if_it_had_not_been_stopped(worded, tmp_path):
+    "With mixtures and synonyms of its own; the probe and what is evaluated see texts as they are."
+    items = worded_items()
+    config = lambda **train: tiny_config(worded, 'texts.csv', train=dict(epochs=4, lr=.003, batch_size=8, **train))
+    def run(name, cbs=(), **train): return train_run(open_run(tmp_path/name, config(**train)), items, cbs=cbs)
+    straight, plain = run('straight', augment='strong', mixup=.2), run('plain')
+    with pytest.raises(KeyboardInterrupt): run('stopped', cbs=[Stop()], augment='strong', mixup=.2)
+    again = run('stopped', augment='strong', mixup=.2)
+    pd.testing.assert_frame_equal(straight.history.drop(columns='seconds'), again.history.drop(columns='seconds'))
+    assert (straight.predictions('test').score == again.predictions('test').score).all()
+    assert not np.allclose(straight.history.train_loss[1:], plain.history.train_loss[1:])
+    assert (straight.predictions('test', 'probe').score == plain.predictions('test', 'probe').score).all()
+    assert straight.history.valid_loss[0] == plain.history.valid_loss[0]
+
+
+def test_synonyms_are_the_networks_own(minilm, monkeypatch):
+    "Words that are near in its embeddings; where a vocabulary marks beginnings, pieces of words are not taken for words."
+    import sft_nb.tasks.text as text
+    given = {}
+    monkeypatch.setattr(text, 'neighbour_words', lambda vectors, words: given.update(zip(words, map(tuple, vectors[:, :3]))))
+    text._near_words(minilm)
+    vocabulary = minilm.tokenizer.get_vocab()
+    assert given['film'] == tuple(minilm.body.get_input_embeddings().weight[vocabulary['film'], :3].tolist()) and len(given) == len(vocabulary)
+    class Marked:
+        def __len__(self): return 4
+        def convert_ids_to_tokens(self, ids): return [['Ġfilm', 'ing', 'Ġ', 'Ġmovie'][i] for i in ids]
+    given.clear()
+    with monkeypatch.context() as m:
+        m.setattr(minilm, 'tokenizer', Marked())
+        text._near_words(minilm)
+    assert set(given) == {'film', '', 'movie'}
 
 
 # --- Data --------------------------------------------------------------------------------------------------------------
@@ -258,8 +347,8 @@ def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path):
 
 
 def test_options_of_images_are_refused_for_texts():
-    with pytest.raises(InputError) as e: make_config(dict(data=dict(path='x.csv', kind='text'), train=dict(augment='light', mixup=.2, erasing=.1), retain=dict(lwf=1., ewc=1.)))
-    assert all(name in str(e.value) for name in ('train.augment', 'train.mixup', 'train.erasing', 'retain.lwf', 'retain.ewc'))
+    with pytest.raises(InputError) as e: make_config(dict(data=dict(path='x.csv', kind='text'), train=dict(cutmix=1., erasing=.1), retain=dict(lwf=1., ewc=1.)))
+    assert all(name in str(e.value) for name in ('train.cutmix', 'train.erasing', 'retain.lwf', 'retain.ewc'))
     assert 'train.augment' not in default_space(make_config(dict(data=dict(path='x.csv', kind='text'))))
 
 
@@ -269,3 +358,19 @@ def test_copies_across_splits_stop_the_run(tiny, tmp_path):
     pd.concat([texts, copy]).to_csv(tmp_path/'t.csv', index=False)
     with pytest.raises(InputError, match="'0' in train and '80' in test"): run_job(make_config(dict(
         data=dict(path=str(tmp_path/'t.csv'), kind='text', split='split'), split=dict(method='given'), model=dict(backbone=str(tiny), max_length=24))), tmp_path/'run', say=lambda line: None)
+
+
+def test_an_audit_of_texts_finds_copies_and_doubtful_labels(tiny, tmp_path, capsys):
+    "Labels that the embeddings contradict, copies in other words of punctuation and case, near copies, from the terminal."
+    rng = np.random.default_rng(0)
+    texts = pd.DataFrame([dict(text=' '.join(f'w{i}' for i in rng.integers(20 * k, 20 * k + 10, 14)), label='ab'[k], key=f'{"ab"[k]}{j}') for k in (0, 1) for j in range(30)])
+    wrong = ['a3', 'a17', 'b5']
+    texts.loc[texts.key.isin(wrong), 'label'] = texts.label.map(dict(a='b', b='a'))
+    near = texts.text[40].split()
+    texts = pd.concat([texts, pd.DataFrame([dict(text=texts.text[0].upper() + '!', label='a', key='copy'), dict(text=' '.join([*near[:-1], 'w29']), label='b', key='near')])])
+    texts.to_csv(tmp_path/'t.csv', index=False)
+    write_config(tiny_config(tiny, tmp_path/'t.csv', dict(id='key'), split=dict(valid=.25, test=.25, on_leak='warn')), tmp_path/'my.yaml')
+    assert main(['audit', str(tmp_path/'my.yaml'), '--out', str(tmp_path/'audit.json')]) == 2
+    found = json.loads((tmp_path/'audit.json').read_text())
+    assert {frozenset((r['id_a'], r['id_b'])) for r in found['duplicates']} == {frozenset(('a0', 'copy')), frozenset((texts.key.iloc[40], 'near'))}
+    assert {r['id'] for r in found['suspect_labels']} == set(wrong) and 'suspect label' in capsys.readouterr().out

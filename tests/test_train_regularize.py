@@ -219,6 +219,80 @@ def test_losses_take_mixtures_as_mixtures_of_losses():
         mixed = item_losses(loss, pred, .3 * F.one_hot(a, 3).float() + .7 * F.one_hot(b, 3).float())
         torch.testing.assert_close(mixed, .3 * item_losses(loss, pred, a) + .7 * item_losses(loss, pred, b))
 
+# --- Mixed texts ----------------------------------------------------------------------------------------------------
+
+class Bag(nn.Module):
+    "The mean of the vectors of tokens, and a head: as little as reads texts, with dropout in it."
+    def __init__(self, n_out=2):
+        super().__init__()
+        self.words, self.drop, self.head = nn.Embedding(40, 8), nn.Dropout(.2), nn.Linear(8, n_out)
+    def get_classifier(self): return self.head
+    def forward(self, x): return self.head(self.drop((self.words(x[:, 0]) * x[:, 1, :, None]).sum(1) / x[:, 1].sum(1, keepdim=True)))
+
+def text_learner(*cbs, kind='index', hot=False):
+    torch.manual_seed(0)
+    rng, (task, loss, n_out) = np.random.default_rng(0), TASKS[kind]
+    y = [y for _, y in points(kind)]
+    rows = [torch.tensor(np.stack([rng.integers(0, 20, 6) + 20 * (float(v.max()) > .5), np.arange(6) < rng.integers(2, 7)])) for v in y]
+    if hot: y = [F.one_hot(v, 2).float() for v in y]
+    dls = DataLoaders(DataLoader(list(zip(rows, y))[:N], bs=8, shuffle=True, drop_last=True, num_workers=0), DataLoader(list(zip(rows, y))[N:], bs=N, num_workers=0))
+    return create_learner(dls, Bag(n_out), loss=loss(), task=task, seed=0, precision='fp32', cbs=cbs)
+
+def fix_share(monkeypatch, keep):
+    "Let every mixture keep the same share."
+    real = np.random.default_rng
+    class Fixed:
+        def __init__(self, seed): self.rng = real(seed)
+        def beta(self, a, b): return keep
+        def __getattr__(self, name): return getattr(self.rng, name)
+    monkeypatch.setattr('sft_nb.train.regularize.np.random.default_rng', Fixed)
+
+@pytest.mark.parametrize('kind', TASKS)
+def test_texts_that_keep_all_of_themselves_are_as_they_were(kind, monkeypatch):
+    "With λ = 1 every loss and every weight is the same, bit for bit; with less it is not. (PyTorch rounds the loss of an index and of its one-hot target differently.)"
+    def train(*cbs):
+        learn = text_learner(*cbs, kind=kind, hot=kind == 'index' and not cbs)
+        return fine_tune(learn, 2, lr=.05).train_loss[1:].tolist(), weights(learn)
+    plain, after = train()
+    fix_share(monkeypatch, 1.)
+    losses, same_after = train(MixItems(0, TASKS[kind][2], .4))
+    assert losses == plain and same(after, same_after)
+    fix_share(monkeypatch, .7)
+    assert train(MixItems(0, TASKS[kind][2], .4))[0] != plain
+
+def test_the_loss_of_a_mixture_reaches_both_texts(monkeypatch):
+    "What the head sees is λ of the one and 1 - λ of the other, the target too, and so is the gradient of their words."
+    fix_share(monkeypatch, .75)
+    learn = text_learner(MixItems(0, 2, .4))
+    x, y = torch.tensor([[[1, 2], [1, 1]], [[21, 22], [1, 1]]]), torch.tensor([0, 1])
+    model, learn.training, learn.epoch = learn.model.eval(), True, 0
+    for step in range(20): # until the permutation of two is an exchange
+        learn.iter, learn.xb, learn.yb = step, (x,), (y,)
+        learn.mix_items.before_batch()
+        if learn.yb[0][0, 1]: break
+    assert learn.yb[0].tolist() == [[.75, .25], [.25, .75]] and learn.xb[0] is x
+    pred = model(x)
+    learn.mix_items.after_batch()
+    seen = model.words(x[:, 0]).mean(1)
+    torch.testing.assert_close(pred, model.head(.75 * seen + .25 * seen.flip(0)))
+    item_losses(learn.loss_func, pred, learn.yb[0])[0].backward()
+    moved = model.words.weight.grad.abs().sum(1)
+    assert moved[[1, 2, 21, 22]].min() > 0 and moved.sum() == moved[[1, 2, 21, 22]].sum()
+    torch.testing.assert_close(moved[1], 3 * moved[21])
+
+def test_only_a_training_batch_is_mixed(monkeypatch):
+    "Validation, the second pass of SAM, and what an interruption leaves behind."
+    fix_share(monkeypatch, .6)
+    calls, learn = [], text_learner(MixItems(0, 2, .4), SharpnessAware(.05))
+    learn.model.head.register_forward_pre_hook(lambda head, seen: calls.append((learn.training, len(head._forward_pre_hooks))))
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, .01)
+    assert [n for training, n in calls if training] == [2] * 12 and {n for training, n in calls if not training} == {1}
+    learn.add_cb(Kill(0))
+    with pytest.raises(Killed), learn.no_bar(), learn.no_logging(): learn.fit(1, .01)
+    learn.remove_cb(Kill)
+    with learn.no_bar(), learn.no_logging(): learn.validate()
+    assert calls[-1] == (False, 1)
+
 # --- Flat minima ----------------------------------------------------------------------------------------------------
 
 def test_sam_is_foret_et_als():

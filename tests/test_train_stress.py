@@ -1,23 +1,28 @@
-"""Stress: the same sample for everybody, files that are whole and believed only if they fit, and forgetting measured from the right base."""
+"""Stress: the same sample for everybody, images and texts that depend on their ids alone, files that are whole and believed only if they fit, and forgetting measured from the right base."""
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
+from sft_nb.bench.job import run_job, stress_run
+from sft_nb.cli import main
 from sft_nb.config import make_config
 from sft_nb.core import InputError
+from sft_nb.data.noise import corrupt_text
 from sft_nb.data.splits import split_items
 from sft_nb.data.store import build_store
 from sft_nb.evaluate.forgetting import measure_forgetting
 from sft_nb.evaluate.robustness import evaluate_robustness
 from sft_nb.models.backbones import load_backbone, save_backbone
 from sft_nb.records import Predictions
-from sft_nb.tasks.inputs import score_items
+from sft_nb.report.contrasts import RobustnessDisplay
+from sft_nb.tasks.image import CorruptedStore
+from sft_nb.tasks.inputs import find_inputs, score_items
 from sft_nb.tasks.targets import describe_targets
 from sft_nb.train import stress
 from sft_nb.train.run import Run, open_run, train_run
-from sft_nb.train.stress import CorruptedStore, predict_corrupted, predict_probe, sample_items
+from sft_nb.train.stress import predict_corrupted, predict_probe, sample_items
 
 FEW = dict(corruptions=['gaussian_noise', 'contrast'], severities=(1, 5), seed=0, max_items=20)
 
@@ -174,6 +179,65 @@ def test_changed_images_are_noticed(tmp_path):
     run = make_run(tmp_path/'run', photos)
     Image.new('RGB', (40, 40)).save(photos.input[0])
     with pytest.raises(InputError, match='as they were'): predict_corrupted(run, **FEW)
+
+
+# --- Texts ---------------------------------------------------------------------------------------------------------------
+
+NOISY = dict(corruptions=['typos', 'whitespace', 'accents'], severities=(1, 5), seed=0, max_items=30)
+
+
+@pytest.fixture(scope='module')
+def read(tmp_path_factory) -> Run:
+    "A run on sentences, by a small transformer and a linear layer, with a report."
+    pytest.importorskip('transformers')
+    from test_text import WORDS, make_encoder, tiny_config, worded_items
+    folder = tmp_path_factory.mktemp('read')
+    make_encoder(folder/'encoder', WORDS)
+    items = worded_items(160)
+    items['input'] += np.where(np.arange(160) % 40 == 3, ' café', '') # of a few there is an accent to lose
+    items.rename(columns=dict(input='text', target='label')).to_parquet(folder/'t.parquet')
+    run_job(tiny_config(folder/'encoder', folder/'t.parquet', dict(positive='b', id='id', split='split'), split=dict(method='given', on_leak='warn'), train=dict(epochs=0)), folder/'run', say=lambda line: None)
+    return Run(folder/'run')
+
+
+def test_what_a_run_says_of_noisy_texts(read):
+    "The tokens are those of `corrupt_text`, by the id of an item and nothing else; where nothing is struck, the score is that of the clean text."
+    clean, noisy = predict_corrupted(read, **NOISY)
+    items, saved = read.items.set_index('id'), read.predictions('test')
+    assert len(clean) == 30 and set(clean.ids) <= set(saved.ids) and list(noisy) == [(c, s) for c in NOISY['corruptions'] for s in (1, 5)]
+    inputs = find_inputs(read.config)
+    network, targets = inputs.load_model(read/'model'), describe_targets(read.items, task='single_label', positive='b')
+    worse = items.assign(input=[corrupt_text(t, 'typos', 5, seed=0, item=i) for i, t in zip(items.index, items.input)]).reset_index()
+    by_hand = score_items(network, inputs.build_store(worse), clean.ids, targets, batch_size=5)
+    assert noisy['typos', 5].score == pytest.approx(by_hand, abs=1e-5) and abs(noisy['typos', 5].score - clean.score).max() > .01
+    untouched = np.array([corrupt_text(items.input[i], 'accents', 5, seed=0, item=i) == items.input[i] for i in clean.ids])
+    assert .8 < untouched.mean() < 1 and noisy['accents', 5].score[untouched] == pytest.approx(clean.score[untouched], abs=1e-5)
+    for preds in noisy.values(): assert (preds.ids == clean.ids).all() and (preds.target == clean.target).all()
+
+
+def test_stress_on_texts_from_the_terminal(read, capsys, monkeypatch):
+    "Numbers, report and JSON as for images; the second time nothing is asked again."
+    assert main(['stress', str(read.folder), '--items', '30', '--corruptions', 'typos', 'homoglyphs']) == 0
+    said, e = capsys.readouterr().out, read.evaluation
+    assert 'mean_corruption_error' in said and 'Forgetting' not in said
+    assert list(e.curves['corruptions'].corruption) == ['typos', 'homoglyphs'] and len(e.curves['robustness_cells']) == 11
+    row = e.curves['robustness'].set_index('metric').loc['mean_corruption_error']
+    assert row.low <= row.value <= row.high and row.n == 30 and e.context['stress']['items'] == 30 and e.context['stress']['baseline'] == 'linear probe'
+    assert e.curves['robustness'].set_index('metric').value['mce'] == pytest.approx(1) # nothing was fine-tuned: the model is its probe
+    assert RobustnessDisplay.from_evaluation(e).plot().ax_.get_title(loc='left') + RobustnessDisplay.from_evaluation(e).plot().ax_.get_title() == 'Noisy texts'
+    reads, before = e.context['test_reads'], times(read)
+    monkeypatch.setattr(stress, 'score_items', None)
+    assert main(['stress', str(read.folder), '--items', '30', '--corruptions', 'typos', 'homoglyphs', '--probe', 'none']) == 0
+    assert times(read) == before and read.evaluation.context['test_reads'] == reads == 2
+
+
+def test_what_texts_and_conversations_are_not_asked(read, tmp_path, capsys):
+    with pytest.raises(InputError, match='Did you mean `typos`'): predict_corrupted(read, corruptions=['typoes'], seed=0)
+    assert main(['stress', str(read.folder), '--corruptions', 'fog']) == 1 and 'known name' in capsys.readouterr().err
+    assert main(['stress', str(read.folder), '--probe', 'cifar10']) == 1 and 'Probe sets are pictures' in capsys.readouterr().err
+    talk = open_run(tmp_path/'talk', make_config(dict(data=dict(path='talks.jsonl', kind='chat'))))
+    for ask in (lambda: predict_corrupted(talk, seed=0), lambda: stress_run(talk)):
+        with pytest.raises(InputError, match='one on images or texts.*one on chat'): ask()
 
 
 # --- Forgetting --------------------------------------------------------------------------------------------------------

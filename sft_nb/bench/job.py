@@ -1,10 +1,10 @@
 """From a configuration file to a verdict: audit, split, train, evaluate, report, in one call.
 
-`run_job` is what `sft-nb run` does: it loads and checks the items, divides them, refuses to train when the same image is
+`run_job` is what `sft-nb run` does: it loads and checks the items, divides them, refuses to train when the same item is
 on both sides, trains, evaluates the test split once against its baselines, holds the result against the declared
 standard, and writes a report. Each step is a function of its own, for those who want only some of them: `load_items`,
 `prepare_items`, `audit_job`, `evaluate_run`. All that they produce is in the folder of the run. `stress_run` asks a finished run
-what worse pictures do to it, and what it has forgotten.
+what worse inputs do to it, and what it has forgotten.
 
 Docs: https://sft-nb.github.io/sft_nb/bench.job.html.md"""
 
@@ -108,7 +108,7 @@ def evaluate_run(run: Run, # trained
     return evaluation
 
 def _majority(c, items, preds) -> dict: # name → `Predictions`
-    "The baseline that looks at no image."
+    "The baseline that looks at no input."
     return {'majority label' if c.data.task != 'regression' else 'mean': majority_baseline(items['target'][items['split'] == 'train'], preds)}
 
 def _judge(c, items, preds, baselines, valid, context) -> Evaluation:
@@ -173,14 +173,16 @@ def _do_job(run, config, say):
 def stress_run(run: Run, # finished
                *,
                probe: pd.DataFrame|str = '', # labelled images that have nothing to do with the task, or what `load_items` knows them by; '' to ask only about corruption
-               corruptions=None, # names from `sft_nb.data.corrupt.CORRUPTIONS`; None for all 15, () for none
+               corruptions=None, # names from `sft_nb.data.corrupt.CORRUPTIONS`, for texts from `sft_nb.data.noise.TEXT_NOISE`; None for all, () for none
                severities=(1, 2, 3, 4, 5), # of each
                max_items: int = 120, # of the test split
                probe_items: int = 800, # of the probe set
                seed: int = 0, # of the samples and of the corruptions
                ) -> Evaluation: # also in the run's folder, with report and card
     "Ask a run what corruption does to it and what it has forgotten; goes on where an earlier call was stopped."
-    if run.config.data.kind != 'images': raise InputError(expected('the run', 'one on images', f'one on {run.config.data.kind}', 'Corruptions and probe sets are pictures.'))
+    kind = run.config.data.kind
+    if kind == 'chat': raise InputError(expected('the run', 'one on images or texts', f'one on {kind}', 'Answers have no label that noise must not change; what was forgotten is in the report already.'))
+    if kind != 'images' and len(probe): raise InputError(expected('`probe`', 'empty, for texts', probe if isinstance(probe, str) else 'items', 'Probe sets are pictures.'))
     evaluation = run.evaluation
     level, found, about = run.config.evaluate.confidence_level, {}, dict(evaluation.context.get('stress') or {})
     others = load_items(make_config(dict(data=dict(path=probe)))) if isinstance(probe, str) and probe else probe # read first: a mistyped name should not cost minutes

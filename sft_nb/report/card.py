@@ -89,8 +89,9 @@ def _how_to(e) -> str:
                 "prompt = tokenizer.apply_chat_template([dict(role='user', content='…')], add_generation_prompt=True, return_tensors='pt', return_dict=True)\nprint(tokenizer.decode(model.generate(**prompt, max_new_tokens=128)[0]))\n```\n\n"
                 "`model` is the folder in that of the run, or `USER/NAME` on the Hub. Adapters, where it was trained with them, are merged in it, and lie in `model/adapter`.")
     if _run(e).get('kind') == 'text':
-        return ("```python\nfrom sentence_transformers import SentenceTransformer\n\nlogits = SentenceTransformer('model').encode(texts)\n```\n\n`model` is the folder in that of the run, or `USER/NAME` on the Hub. "
-                "Without the head, transformers opens it too: `AutoModel.from_pretrained('model')`. The names of the labels are in its `config.json`.")
+        number, out = e.task == 'regression', 'numbers' if e.task == 'regression' else 'logits'
+        return (f"```python\nfrom sentence_transformers import SentenceTransformer\n\n{out} = SentenceTransformer('model').encode(texts)\n```\n\n`model` is the folder in that of the run, or `USER/NAME` on the Hub. "
+                "Without the head, transformers opens it too: `AutoModel.from_pretrained('model')`. " + ("It is a regression: its one output is the number itself. The Hub has no tag for that of texts, so that it is filed under text-classification." if number else "The names of the labels are in its `config.json`."))
     call = "```python\nimport timm\n\nmodel = timm.create_model('local-dir:model', pretrained=True).eval()\n```\n\n`model` is the folder in that of the run"
     return call + '; on the Hub it is `hf-hub:USER/NAME`.' if _run(e).get('backbone') else 'The evaluation knows predictions only, not the model that made them.'
 
@@ -126,7 +127,7 @@ def _data(e) -> str:
 
 def _kind(e, given) -> tuple: # pipeline tag or None, type of task, library or None
     backbone, inputs = _run(e).get('backbone'), e.examples['input'].astype(str) if 'input' in e.examples else pd.Series(dtype=str)
-    if _run(e).get('kind') == 'text': return given.get('pipeline_tag') or 'text-classification', 'text-classification', 'sentence-transformers'
+    if _run(e).get('kind') == 'text': return given.get('pipeline_tag') or 'text-classification', 'text-regression' if e.task == 'regression' else 'text-classification', 'sentence-transformers'
     if _run(e).get('kind') == 'chat': return given.get('pipeline_tag') or 'text-generation', 'text-generation', 'transformers'
     pictures, texts = backbone or inputs.head(5).map(is_picture).any(), inputs.str.contains(r'\s').mean() > .5
     labels = 'image-classification' if pictures else 'text-classification' if texts else None

@@ -75,7 +75,7 @@ def _rows_of(audit, name: str) -> list: # of dicts
     return table.to_dict('records') if isinstance(table, pd.DataFrame) else table
 
 def _find_copies(split: dict, audit) -> list: # (id, the copy that stays, reason)
-    "Of each picture all copies but one."
+    "Of each item all copies but one."
     rows = [r for r in _rows_of(audit, 'leaks') if r['kind'] in _SAME] + list(_rows_of(audit, 'duplicates'))
     ids = list(split)
     detail = {frozenset((r['id_a'], r['id_b'])): r.get('detail') or r['kind'] for r in rows}

@@ -1,4 +1,4 @@
-"""Two runs or more on the same test items, in pairs: which is better, in what, and on which pictures they disagree.
+"""Two runs or more on the same test items, in pairs: which is better, in what, and on which items they disagree.
 
 Two reports side by side invite the wrong comparison: two intervals overlap, and the eye says "no difference". What counts is
 that both models saw the same items. `build_comparison` takes the folders of runs, or `Predictions`, and makes the payload of a

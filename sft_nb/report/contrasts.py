@@ -1,4 +1,4 @@
-"""The figures of a result beside something else: a baseline, other models, worse pictures, the model before tuning, fewer items, fewer answers.
+"""The figures of a result beside something else: a baseline, other models, worse inputs, the model before tuning, fewer items, fewer answers.
 
 Displays in the pattern of `report.displays` and the look of `report.look`, for what a result is held against. `ComparisonDisplay`:
 baselines, paired. `RankDisplay`: several models over several data sets. `RobustnessDisplay`: the same items, corrupted.
@@ -100,13 +100,15 @@ class RobustnessDisplay:
     "Error by corruption and severity."
     cells: pd.DataFrame # `CELL_COLUMNS`, the clean error among them
     worst: tuple = () # names of those to colour, at most three
+    title: str = 'Corrupted pictures'
 
     @classmethod
     def from_evaluation(cls, evaluation: Evaluation) -> 'RobustnessDisplay':
         "From the tables of a `Robustness`, which its method `tables` puts among the curves."
         cells, means = (need_table(evaluation.curves.get(k), 'robustness', 'See `evaluate_robustness`.') for k in ('robustness_cells', 'corruptions'))
         order = means.sort_values(['may_be_worst', 'value'], ascending=False)
-        return cls(cells, tuple(order.corruption[order.may_be_worst.astype(bool)][:3]))
+        texts = (evaluation.context.get('run') or {}).get('kind') == 'text'
+        return cls(cells, tuple(order.corruption[order.may_be_worst.astype(bool)][:3]), 'Noisy texts' if texts else cls.title)
 
     def plot(self, ax: Axes|None = None) -> 'RobustnessDisplay':
         "Draw."
@@ -121,7 +123,7 @@ class RobustnessDisplay:
         ax.set_xticks(sorted(c.severity.unique()), ['clean', *map(str, sorted(c.severity.unique())[1:])])
         name_lines(ax, ends)
         band = f'with {c.confidence_level.iloc[0]:.0%} band'
-        return keep_axes(self, title_axes(ax, 'Corrupted pictures', f'severity; {c.n.iloc[0]:,} items', f'{c.metric.iloc[0]}, lower is better, {band}'))
+        return keep_axes(self, title_axes(ax, self.title, f'severity; {c.n.iloc[0]:,} items', f'{c.metric.iloc[0]}, lower is better, {band}'))
 
 # %% ../../nbs/655_report.contrasts.ipynb #72d498c9
 @dataclass(eq=False)

@@ -109,11 +109,11 @@ def _audit_cautions(audit) -> list:
     return [dict(tab='data', text=f'Data: {problem}') for problem in audit.get('problems', [])[:8]]
 
 def _stress_cautions(evaluation) -> list:
-    "What worse pictures do to the model, and what it has forgotten."
+    "What worse inputs do to the model, and what it has forgotten."
     robust, lost, out = evaluation.curves.get('robustness'), evaluation.curves.get('forgetting'), []
     rows, span = {} if robust is None else {r['metric']: r for r in robust.to_dict('records')}, lambda r, sign='': f"{r['value']:{sign}.3f} [{r['low']:{sign}.3f}, {r['high']:{sign}.3f}]"
     if rows.get('mean_error_increase', {}).get('low', 0) > 0:
-        out.append(dict(tab='robustness', text=f"Corrupted pictures: the error rises from {rows['clean_error']['value']:.3f} to {span(rows['mean_corruption_error'])} on average."))
+        out.append(dict(tab='robustness', text=f"{'Noisy texts' if (evaluation.context.get('run') or {}).get('kind') == 'text' else 'Corrupted pictures'}: the error rises from {rows['clean_error']['value']:.3f} to {span(rows['mean_corruption_error'])} on average."))
     if rows.get('mce', {}).get('low', 0) > 1: out.append(dict(tab='robustness', text=f"Less robust than {evaluation.context.get('stress', {}).get('baseline', 'the baseline')}: mean corruption error {span(rows['mce'])} times as large."))
     for r in [] if lost is None else lost[(lost.high < 0) & (lost.p_value < 1 - lost.confidence_level)].head(3).to_dict('records'):
         out.append(dict(tab='forgetting', text=f"Something was forgotten: {r['measure']}, {r['of']}: {span(r, '+')}."))

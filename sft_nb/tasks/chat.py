@@ -25,12 +25,10 @@ from fastcore.basics import chunked
 
 from ..core import InputError, expected, raise_problems, suggest_names
 from ..models.packed import make_rows, pack_lengths
+from ..records import name_rows
 
 # %% ../../nbs/34_tasks.chat.ipynb #faafd557
 CHAT_COLUMNS = dict(messages=('messages',), prompt=('prompt', 'completion'), text=('text',)) # shape → columns
-
-def _name_rows(ids, mask) -> str:
-    return f"{mask.sum()} of {len(ids)} rows ({', '.join(ids[mask][:3])}{', …' if mask.sum() > 3 else ''})"
 
 def _find_shape(items) -> str:
     found = [shape for shape, columns in CHAT_COLUMNS.items() if set(columns) <= set(items.columns)]
@@ -87,10 +85,10 @@ def check_chat(items: pd.DataFrame, # with `id` and the columns of one shape
     "Everything that is wrong with examples for a causal model; raises `InputError` if there are no such columns."
     shape, marks = _find_shape(items), tuple(m for m in getattr(tokenizer, 'all_special_tokens', ()) if m)
     ids, found = items['id'].astype(str).to_numpy(), [_row_faults(row, shape, marks) for row in items.to_dict('records')]
-    problems = [expected('ids', 'unique', f'repeats in {_name_rows(ids, twice)}')] if (twice := pd.Series(ids).duplicated(keep=False).to_numpy()).any() else []
+    problems = [expected('ids', 'unique', f'repeats in {name_rows(ids, twice)}')] if (twice := pd.Series(ids).duplicated(keep=False).to_numpy()).any() else []
     if not len(ids): problems.append(expected('the items', 'at least one row', 'none'))
     for fault, (what, to_be, do) in _FAULTS.items():
-        if (bad := np.array([fault in f for f in found], bool)).any(): problems.append(expected(what, to_be, f'others in {_name_rows(ids, bad)}', do))
+        if (bad := np.array([fault in f for f in found], bool)).any(): problems.append(expected(what, to_be, f'others in {name_rows(ids, bad)}', do))
     return problems
 
 # %% ../../nbs/34_tasks.chat.ipynb #069e4d6e
@@ -162,10 +160,10 @@ class ChatExamples:
         cut = replace(self, tokens=[t[here] for t in self.tokens], labels=[l[here] for l in self.labels])
         masked = ~cut.learns()
         if not masked.any(): return cut
-        said = expected('every example', f'one with a token to learn among its {max_length} {"first" if mode == "keep_start" else "last"}', f'none in {_name_rows(self.ids, masked)}',
+        said = expected('every example', f'one with a token to learn among its {max_length} {"first" if mode == "keep_start" else "last"}', f'none in {name_rows(self.ids, masked)}',
                         'Raise `max_length`, or leave them out: `on_masked="drop"`.')
         if on_masked == 'raise': raise InputError(said)
-        warnings.warn(f'Left out, with nothing to learn within {max_length} tokens: {_name_rows(self.ids, masked)}.')
+        warnings.warn(f'Left out, with nothing to learn within {max_length} tokens: {name_rows(self.ids, masked)}.')
         return replace(cut.take(~masked), dropped=self.dropped + tuple(self.ids[masked]))
 
     def learns(self) -> np.ndarray: # (n,) of bool
@@ -198,7 +196,7 @@ def encode_chat(items: pd.DataFrame, # see `CHAT_COLUMNS`
         try: rows.append(_encode_row(tokenizer, row, shape, completion_only_loss, assistant_only_loss))
         except InputError: unstable[i] = True
     if unstable.any(): raise InputError(expected("the tokenizer's chat template", 'one that marks the assistant\'s turns by {% generation %}, or renders a conversation like its beginning',
-                                                 f'neither in {_name_rows(ids, unstable)}', 'Give `tokenizer.chat_template` such marks, or use `prompt` and `completion`.'))
+                                                 f'neither in {name_rows(ids, unstable)}', 'Give `tokenizer.chat_template` such marks, or use `prompt` and `completion`.'))
     labels = [np.where(mask, t, -100) for t, mask in rows]
     out = ChatExamples(ids, [t for t, _ in rows], labels, np.array([len(t) for t, _ in rows]))
     return out.truncate(max_length or max(out.whole), mode=truncation_mode, on_masked=on_masked)

@@ -22,7 +22,7 @@ import pandas as pd
 from ..config import RunConfig
 from ..core import InputError, expected, hash_json, raise_problems, suggest_names
 from ..data.instruct import load_instruct
-from ..data.text import fingerprint_texts
+from ..data.text import fingerprint_texts, is_table
 from ..models.causal import load_chat_tokenizer
 from ..records import read_table
 from .chat import CHAT_COLUMNS, ChatExamples, check_chat, encode_chat
@@ -90,8 +90,11 @@ def _try_check(items) -> list:
     except InputError as e: return e.problems
 
 # %% ../../nbs/345_tasks.chat_items.ipynb #0565b343
+_encoded = {} # the examples encoded last, by all that they depend on: a run asks before training, for it, and after it
+
 class ChatInputs:
     "What a run has to know of conversations."
+    corruptions = () # there is no label that noise must leave as it is
     shown = dict(id='id', input='prompt') # columns of items that tell a reader of predictions which item is meant, and what they are called then
     def __init__(self, config: RunConfig): self.config = config
 
@@ -102,11 +105,16 @@ class ChatInputs:
                items: pd.DataFrame, # from `read_chat`
                ) -> ChatExamples: # raises `InputError`, naming rows and file
         "Tokens and labels, as the configuration says."
-        c = self.config.chat
-        columns = [k for shape in CHAT_COLUMNS.values() for k in shape if k in items]
-        try: return encode_chat(items[['id']].assign(**{k: [_plain(v) for v in items[k]] for k in columns}), self.tokenizer, max_length=self.config.model.max_length,
-                                completion_only_loss=c.completion_only_loss, assistant_only_loss=c.assistant_only_loss, truncation_mode=c.truncation_mode, on_masked=c.on_masked)
-        except InputError as e: raise InputError(*[f'{self.config.data.path}: {problem}' for problem in e.problems]) from None
+        c, columns = self.config.chat, [k for shape in CHAT_COLUMNS.values() for k in shape if k in items]
+        how = {k: getattr(c, k) for k in ('completion_only_loss', 'assistant_only_loss', 'truncation_mode', 'on_masked')} | dict(max_length=self.config.model.max_length)
+        table = items[['id']].assign(**{k: [_plain(v) for v in items[k]] for k in columns})
+        key = hash_json([how, self.tokenizer.backend_tokenizer.to_str(), self.tokenizer.chat_template, table.to_dict('list')])
+        if key not in _encoded:
+            try: found = encode_chat(table, self.tokenizer, **how)
+            except InputError as e: raise InputError(*[f'{self.config.data.path}: {problem}' for problem in e.problems]) from None
+            _encoded.clear()
+            _encoded[key] = found
+        return _encoded[key]
 
     def fingerprint(self, items: pd.DataFrame) -> pd.DataFrame: # for `audit_items`
         "What tells copies: the words of the whole conversation."
@@ -127,10 +135,8 @@ class ChatInputs:
         return _read_prompts(list(map(str, sources)), plain, self.config.data.id)
 
 # %% ../../nbs/345_tasks.chat_items.ipynb #77d13df5
-_SUFFIXES = ('.jsonl', '.parquet', '.csv', '.tsv')
-
 def _read_prompts(sources, plain, id) -> pd.DataFrame:
-    parts = [_prompts_of(source, id) if Path(source[-300:]).suffix.lower() in _SUFFIXES else pd.DataFrame(dict(prompt=[source])) for source in sources]
+    parts = [_prompts_of(source, id) if is_table(source) else pd.DataFrame(dict(prompt=[source])) for source in sources]
     items = pd.concat(parts, ignore_index=True)
     if 'id' not in items or len(sources) > 1: items['id'] = range(len(items))
     items['prompt'] = [[dict(role='user', content=p)] if isinstance(p, str) and not plain else p for p in items['prompt']]

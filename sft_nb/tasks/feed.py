@@ -115,7 +115,7 @@ class BatchLoader(TfmdDL):
         "The store and the augmentation of the block."
         tls = getattr(self.dataset, 'tls', None)
         loads = [f for f in getattr(tls[0].tfms, 'fs', []) if hasattr(f, 'open_source')] if tls else []
-        augments = [f for f in self.after_item.fs if isinstance(f, AugmentTransform)]
+        augments = [f for f in self.after_item.fs if hasattr(f, 'epoch')]
         if loads and hasattr(tls[0].items, 'columns'): return loads[0].open_source(augments[0] if augments and self.dataset.split_idx == 0 else None)
 
     def _make(self, source, rows) -> tuple: # inputs and targets of one batch; pinned for a GPU

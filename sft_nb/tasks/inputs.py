@@ -1,4 +1,4 @@
-"""A run trains on pictures, and knows nothing of them: what differs between kinds of inputs stands behind one object.
+"""A run trains on pictures or texts, and knows nothing of either: what differs between kinds of inputs stands behind one object.
 
 Probing, fine-tuning, predicting and judging are the same for every kind of inputs. What differs is how an input becomes numbers and which
 networks read them. `find_inputs` gives the object that knows, by the option `data.kind`; `score_items` asks a network about items,

@@ -4,7 +4,8 @@ The first layers of a pretrained network know edges and textures, need the most 
 layer-wise rates hardly move. If they are frozen (`freeze_to`), their output for an image is constant. `CacheFrozen` is a
 callback that finds the boundary, computes the activations there once for each view that the augmentation can make of an image, and lets
 the loader read them and the network begin there. When the boundary moves, as in gradual unfreezing, it does so again. Activations are kept under a
-key of weights, images, views and precision, memory-mapped, in half precision, and shared by all trainings that ask for the same.
+key of weights, images, views and precision, memory-mapped, in half precision, and shared by all trainings that ask for the same. Texts are not cached: a transformer is not cut here, and what a token becomes would take more room than
+the text; so augmented or not, each step reads tokens.
 
 Docs: https://sft-nb.github.io/sft_nb/train.cache.html.md"""
 
@@ -117,8 +118,8 @@ class CacheFrozen(Callback):
         "The activations for a loader, computed if nobody did before; None if there is no room."
         source = dl.find_source()
         views = (source.augment.views or self.n_views) if source and source.augment else 1
-        if not (source and views): return None
-        normalize = next(f for f in dl.after_batch.fs if isinstance(f, NormalizePixels))
+        normalize = next((f for f in dl.after_batch.fs if isinstance(f, NormalizePixels)), None)
+        if not (source and views and normalize): return None
         ids, augment = list(dl.dataset.tls[0].items['id'].astype(str)), source.augment
         how = None if augment is None or augment.views else [repr(augment.augment), augment.seed]
         key = hash_json([hash_tensors(first.state_dict()), first.dtype, source.store.key, ids, views, normalize.mean.flatten().tolist(), normalize.sd.flatten().tolist(), how])[:32]

@@ -91,8 +91,8 @@ class ScoreValid(Callback):
 # %% ../../nbs/400_train.learner.ipynb #dc3e10d8
 OPTIMIZERS = dict(adamw=AdamW, sgd=partial(SGD, mom=.9))
 
-def create_learner(dls: DataLoaders, # fastai's, from `image_block` or your own
-                   model: nn.Module, # from `create_backbone`, or any with a last layer
+def create_learner(dls: DataLoaders, # fastai's, from `image_block`, `text_block` or your own
+                   model: nn.Module, # from `create_backbone` or `create_encoder`, or any with a last layer
                    *,
                    loss: nn.Module, # from `create_loss`
                    task: str, # one of `TASKS`, for the metrics of the validation split

@@ -1,6 +1,6 @@
 """The baseline that is always there, and the best first step of fine-tuning: a linear model on what the frozen backbone sees.
 
-While a backbone is frozen its output for an image never changes, so it need be computed once. What remains is a linear
+While a backbone is frozen its output for an input never changes, so it need be computed once. What remains is a linear
 model, a convex problem with one solution and no learning rate. `extract_features` does the one pass and keeps it,
 `fit_probe` solves the rest with its regularisation chosen on `valid`, and `Probe.apply_to_head` puts the solution into
 the network's head. Fine-tuning from there (LP-FT, Kumar et al. 2022) does not begin by tearing up good features with the
@@ -37,21 +37,21 @@ from ..tasks.feed import map_batches
 from ..tasks.targets import Targets, make_item_predictions, weigh_classes
 
 # %% ../../nbs/410_train.probe.ipynb #26db6a16
-def hash_weights(model: nn.Module, # a timm model
+def hash_weights(model: nn.Module, # with timm's words, see `sft_nb.tasks.inputs`
                  ) -> str: # 64 hex digits
     "The sha256 of a model's tensors, its head left out."
     head = {id(p) for p in model.get_classifier().parameters()}
     return hash_tensors({name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) not in head})
 
-def extract_features(model: nn.Module, # a timm model
-                     store: ImageStore, # the decoded images
+def extract_features(model: nn.Module, # with timm's words, see `sft_nb.tasks.inputs`
+                     store: ImageStore, # the inputs, made ready once, or a store of another kind
                      ids, # which of them, (n,)
                      *,
                      batch_size: int = 32,
                      precision: str = 'fp32', # of the arithmetic, see `resolve_precision`
                      folder: Path|None = None, # where features are kept; the cache folder if None
                      ) -> np.ndarray: # (n, d), float32
-    "What the head would see of each image; computed once and kept."
+    "What the head would see of each input; computed once and kept."
     ids, statistics, precision = list(ids), input_statistics(model), resolve_precision(precision, next(model.parameters()).device)
     key = hash_json([hash_weights(model), store.key, ids, statistics, 'pooled', precision])[:32]
     path = Path(folder or cache_folder()/'features')/f'{key}.npy'
@@ -145,8 +145,8 @@ def _loss(score, target, task, n_out, class_weights):
     return log_loss(target, score, labels=range(n_out), sample_weight=weight[target])
 
 # %% ../../nbs/410_train.probe.ipynb #852e1c0d
-def probe_items(model: nn.Module, # a timm model; the probe goes into its head
-                store: ImageStore, # the decoded images
+def probe_items(model: nn.Module, # with timm's words; the probe goes into its head
+                store: ImageStore, # the inputs, made ready once, or a store of another kind
                 items: pd.DataFrame, # with `split`
                 targets: Targets, # from `describe_targets`
                 *,

@@ -1,4 +1,4 @@
-"""Make learning by heart harder: mix images, look for flat minima, draw rare classes more often, believe doubtful labels less.
+"""Make learning by heart harder: mix items, look for flat minima, draw rare classes more often, believe doubtful labels less.
 
 Each way to regularise is a small fastai callback, and all are off until they are asked for. `MixItems` is mixup and cutmix,
 `SharpnessAware` is SAM, `SampleItems` decides which items an epoch has and in which order, `WeightItems` how much each
@@ -30,22 +30,29 @@ from .step import compute
 
 # %% ../../nbs/425_train.regularize.ipynb #cabe4e90
 class MixItems(Callback):
-    "Mixup and cutmix."
+    "Mixup and cutmix; of tokens, mixup of what the head sees."
     order = 5 # after the layout in memory, and after `WeightItems` has looked up its weights
     def __init__(self, seed: int, n_out: int, mixup: float = 0., cutmix: float = 0.):
-        self.seed, self.n_out, self.mixup, self.cutmix = seed, n_out, mixup, cutmix
+        self.seed, self.n_out, self.mixup, self.cutmix, self.hook = seed, n_out, mixup, cutmix, None
 
     def before_batch(self):
+        self.after_batch() # what an error in the middle of a batch left
         if not self.training: return
         rng = np.random.default_rng(derive_seed(self.seed, 'mix', absolute_epoch(self.learn), self.iter))
         x, target = self.xb[0], _as_amounts(self.yb[0], self.n_out)
         cut = self.cutmix and (not self.mixup or rng.random() < .5)
         keep = rng.beta(*[self.cutmix if cut else self.mixup] * 2)
         other = torch.as_tensor(rng.permutation(len(x)), device=x.device)
-        if cut: x, keep = _paste(x, x[other], keep, rng)
+        if not x.is_floating_point(): self.hook = self.model.get_classifier().register_forward_pre_hook(lambda head, seen: (seen[0].lerp(seen[0][other], 1 - keep),))
+        elif cut: x, keep = _paste(x, x[other], keep, rng)
         else: x = x.lerp(x[other], 1 - keep)
         self.learn.xb, self.learn.yb = (x, *self.xb[1:]), (target.lerp(target[other], 1 - keep),)
         if hasattr(self.learn, 'weight_items'): self.weight_items.mix(other, keep)
+
+    def after_batch(self):
+        if self.hook: self.hook.remove()
+        self.hook = None
+    after_fit = after_cancel_batch = after_batch
 
 def _as_amounts(target, n_out) -> torch.Tensor: # (n, n_out), or (n,) for numbers
     "Targets that can be mixed."
@@ -144,10 +151,10 @@ class WeightItems(Callback):
 
     def before_batch(self):
         if self.training: self.now = self.weights[self.sample_items.of_batch()].to(self.xb[0].device)
-    def mix(self, other: torch.Tensor, # (b,), whom each image of the batch is mixed with
-            keep: float, # share of the image itself
+    def mix(self, other: torch.Tensor, # (b,), whom each item of the batch is mixed with
+            keep: float, # share of the item itself
             ):
-        "Weigh mixed images by the mixture of their weights."
+        "Weigh mixed items by the mixture of their weights."
         self.now = self.now.lerp(self.now[other], 1 - keep)
     def after_loss(self):
         if not self.training: return

@@ -3,7 +3,7 @@
 A `Run` is a folder, and its files are the truth. `train_run` fills it from a configuration and a table of items: linear
 probe, fine-tuning, model, predictions of the validation and the test split. Each file is whole or absent, so that the
 same call after a kill goes on with what is missing. `lock.json` says what the result depends on, and `ledger.jsonl`
-remembers each time that the labels of the test split were read. `predict_files` uses a finished run on new images.
+remembers each time that the labels of the test split were read. `predict_files` uses a finished run on new inputs.
 
 Docs: https://sft-nb.github.io/sft_nb/train.run.html.md"""
 
@@ -162,7 +162,7 @@ def _fine_tune(run, c, inputs, items, targets, model, store, old, more) -> tuple
     loss = create_loss(targets, items[items['split'] == 'train'], class_weights=t.class_weights, label_smoothing=t.label_smoothing, focal_gamma=t.focal_gamma)
     cbs = regularize_callbacks(t, items, targets, features=lambda: extract_features(model, store, items['id'], precision=t.precision)) + [WatchGap(t.seed, items)] * t.watch_gap
     cbs += retain_callbacks(c, model, items=items, store=store, old=old)
-    if t.cache and not (t.mixup or t.cutmix or c.retain.lwf): cbs.append(CacheFrozen(limit=t.cache)) # what is mixed, or shown to another network, must be images
+    if t.cache and not (t.mixup or t.cutmix or c.retain.lwf): cbs.append(CacheFrozen(limit=t.cache)) # what is mixed, or shown to another network, must be inputs
     learn = create_learner(dls, model, loss=loss, task=targets.task, seed=t.seed, optimizer=t.optimizer, weight_decay=t.weight_decay, freeze_norm=t.freeze_norm,
                            precision=t.precision, cbs=[*cbs, *more])
     run.fit(learn, freeze_to=_first_third(c, model) if t.freeze_to is None else t.freeze_to)
@@ -187,9 +187,9 @@ def _predict(run, c, items, targets, model, store, probe_scores, seconds):
 
 # %% ../../nbs/440_train.run.ipynb #1849d01e
 def predict_files(run: Run, # finished
-                  files, # paths of images; for a run on texts or conversations see the `read` of its inputs
-                  ) -> pd.DataFrame: # file, prediction, and a probability for each label; raises `InputError` naming every unreadable file
-    "What the run's model says of images that it has never seen."
+                  files, # paths of images, texts, or tables: what the `read` of its inputs takes
+                  ) -> pd.DataFrame: # file or text, prediction, and a probability for each label; raises `InputError` naming every unreadable file
+    "What the run's model says of inputs that it has never seen."
     if run.config.data.kind == 'chat': return predict_chat(run, files)
     c, inputs = run.config, find_inputs(run.config)
     model, items = inputs.load_model(run/'model'), inputs.read(files)

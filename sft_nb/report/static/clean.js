@@ -34,7 +34,7 @@ function about(card) {
 }
 
 function body(card) {
-  const twins = card.twins.length > 0 && h('ul', { class: 'twins', 'aria-label': 'The same picture' }, card.twins.map(v => small(v)));
+  const twins = card.twins.length > 0 && h('ul', { class: 'twins', 'aria-label': 'Copies of it' }, card.twins.map(v => small(v)));
   return [
     h('div', { class: 'look' }, h('div', { class: twins ? 'pair' : null }, h('figure', { class: 'stage' }, seen(card)), twins), about(card)),
     card.near.length > 0 && [h('h3', {}, 'Nearest in feature space'), h('ul', { class: 'near' }, card.near.map(v => small(v, v.distance.toFixed(3))))]];

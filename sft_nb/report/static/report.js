@@ -397,7 +397,7 @@ function drawConfusion(ctx) {
     const n = counts[i][j], share = totals[i] ? n / totals[i] : 0, real = i < labels.length && j < labels.length;
     const inside = [h('b', {}, count(n)), h('small', {}, percent(share))];
     const button = real && n > 0 && h('button', { type: 'button', 'aria-pressed': 'false', 'data-target': labels[i], 'data-prediction': labels[j], onclick: () => ctx.set('cell', [labels[i], labels[j]]),
-      'aria-label': `true ${labels[i]}, predicted ${labels[j]}: ${count(n)} of ${count(totals[i])} items. Open their pictures.` }, inside);
+      'aria-label': `true ${labels[i]}, predicted ${labels[j]}: ${count(n)} of ${count(totals[i])} items. Show them.` }, inside);
     return h('td', { class: i === j ? 'hit' : 'miss', vars: { '--share': share.toFixed(3) } }, button || h('span', {}, inside));
   };
   const matrix = h('table', { class: 'matrix', 'aria-label': 'Confusion matrix: rows are the truth, columns what the model said' },
@@ -414,7 +414,7 @@ function drawConfusion(ctx) {
   };
   ctx.on('cell', draw);
   const list = pairs.slice(0, 12).map(p => h('li', {}, h('button', { type: 'button', class: 'link', onclick: () => ctx.set('cell', [p.target, p.prediction]) }, user(p.target), ' called ', user(p.prediction)), ` ${count(p.count)} of ${count(p.of)} (${percent(p.count / p.of)})`));
-  return [lead('Rows are the truth, columns what the model said. Shares are of the row. Press a cell to open its pictures.'),
+  return [lead('Rows are the truth, columns what the model said. Shares are of the row. Press a cell to see its items.'),
     h('div', { class: 'beside' }, h('div', { class: 'wide', tabindex: 0, role: 'group', 'aria-label': 'confusion matrix' }, matrix),
       list.length > 0 && h('div', {}, h('h3', {}, 'Most frequent mistakes'), h('ol', { class: 'pairs' }, list))), below];
 }
@@ -614,7 +614,7 @@ function drawRobustness(ctx) {
   const shares = all.filter(r => !/mce/.test(r.metric)).map(row), ratios = all.filter(r => /mce/.test(r.metric) && known(r.value)).map(row);
   const severities = [...new Set(cells.filter(c => c.severity > 0).map(c => c.severity))].sort((a, b) => a - b), at = new Map(cells.map(c => [`${c.corruption}/${c.severity}`, c]));
   const most = Math.max(...cells.map(c => c.value).filter(known), 1e-9);
-  return [lead(`What bad pictures do: ${plural(rows.length, 'corruption')} of ${count(clean?.n)} test items${severities.length ? `, each at ${plural(severities.length, 'severity', 'severities')}` : ''}. Lower is better.`),
+  return [lead(`What bad ${ctx.data.run?.kind === 'text' ? 'texts' : 'pictures'} do: ${plural(rows.length, 'corruption')} of ${count(clean?.n)} test items${severities.length ? `, each at ${plural(severities.length, 'severity', 'severities')}` : ''}. Lower is better.`),
     forest(shares, { domain: niceDomain([0, ...shares.flatMap(r => [r.low, r.high, r.value])]), guide: clean?.value, caption: `${plainName(what)} ↓` }),
     ratios.length > 0 && forest(ratios, { domain: niceDomain([1, ...ratios.flatMap(r => [r.low, r.high, r.value])]), guide: 1, caption: ['Against ', user(baseline), ', whose value is 1 ↓'] }),
     h('h3', {}, 'By corruption'), forest(rows.map(r => ({ ...r, name: plainName(r.corruption), key: r.corruption, tone: shownBy(r) && r.difference > 0 ? 'bad' : 'model', how: how(r),
@@ -762,8 +762,8 @@ function drawTabs(ctx) {
 }
 
 function drawFoot(ctx) {
-  const shown = ctx.data.examples.filter(e => e.image >= 0).length;
-  return h('footer', {}, `${count(shown)} of ${count(ctx.data.n)} pictures are in this report. It asks nothing from the network.`);
+  const texts = ctx.data.run?.kind && ctx.data.examples.every(e => e.text), shown = ctx.data.examples.filter(e => texts || e.image >= 0).length;
+  return h('footer', {}, `${count(shown)} of ${count(ctx.data.n)} ${texts ? 'items' : 'pictures'} are in this report. It asks nothing from the network.`);
 }
 
 // ---------------------------------------------------------------- both ways in
