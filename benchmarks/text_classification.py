@@ -5,7 +5,7 @@ The same encoder (MiniLM-L6), the same reviews of IMDb, the same number of token
 - `trainer`: `AutoModelForSequenceClassification` and `Trainer` at their defaults, three epochs, 16 texts a batch, padded by its collator;
 - `ours`: what `sft-nb run` does with texts by default: the linear probe, then three epochs from it. The labels that it selects by are taken out of the same thousand: it learns from 850;
 - `setfit`: SetFit at its defaults, with eight labels a class;
-- `ours, pairs`: the linear probe, 40 steps of `fit_contrast`, another probe, with the same labels and no others: what selects is what was learnt from.
+- `ours, pairs`: the linear probe, 20 steps of `fit_contrast`, another probe, with the same labels and no others: what selects is what was learnt from.
 
 Time runs from texts to a model that could be used, less imports and less the time of looking at the test reviews, which only this benchmark does. Tokens and features are made anew each time.
 Training reviews are of the official training side, test reviews of the test side; a seed draws other training reviews, the test reviews stay.
@@ -185,7 +185,7 @@ def main():
     p.add_argument('--max-length', type=int, default=128, help='tokens')
     p.add_argument('--epochs', type=int, default=3, help='of trainer and ours')
     p.add_argument('--lr', type=float, default=5e-5, help='of trainer')
-    p.add_argument('--steps', type=int, default=40, help='of pairs')
+    p.add_argument('--steps', type=int, default=20, help='of pairs')
     p.add_argument('--who', nargs='+', choices=WHO, default=WHO)
     p.add_argument('--keep', type=Path, help='a file for what each training gave; the same command goes on after a stop')
     p.add_argument('--one', choices=WHO, help=argparse.SUPPRESS)

@@ -95,7 +95,7 @@ class TrainConfig:
     cache: float = option(8., 'gigabytes of disk for what frozen layers give, computed once; 0 for none', low=0)
     warmup: float = option(.15, 'share of the steps in which the rate rises; then it falls as a cosine', low=0, high=.9)
     probe_strength: float|None = option(None, "inverse penalty of the linear probe, scikit-learn's `C`; chosen on the validation split if empty", low=1e-9)
-    contrast_steps: int = option(0, 'batches in which the body learns, before the probe, which texts have the same label (SetFit); 40 is usual with few labels', low=0)
+    contrast_steps: int = option(0, 'batches in which the body learns, before the probe, which texts have the same label (SetFit); 20 is usual with few labels', low=0)
     augment: str = option('none', 'how much training images are varied; more epochs bear more', choices=('none', 'light', 'medium', 'strong'))
     symmetry: str = option('mirror', 'under what an image keeps its label: nothing, left-right flips, or all flips and quarter turns', choices=('none', 'mirror', 'all'))
     class_weights: str|None = option(None, '`balanced` makes rare classes count as much as common ones; `effective` by their effective number', choices=('balanced', 'effective'))

@@ -30,7 +30,7 @@ def _ways(config) -> dict: # name → configuration
     "The ways of learning that need a training of their own."
     t = config.train
     tuned = {'fine-tuned': replace(config, train=replace(t, contrast_steps=0))} if t.epochs or t.unfreeze else {}
-    pairs = {'contrastive': replace(config, train=replace(t, contrast_steps=t.contrast_steps or 40, epochs=0, unfreeze=[]))} if config.data.kind == 'text' and not config.retain.lora_rank else {}
+    pairs = {'contrastive': replace(config, train=replace(t, contrast_steps=t.contrast_steps or 20, epochs=0, unfreeze=[]))} if config.data.kind == 'text' and not config.retain.lora_rank else {}
     return pairs | tuned
 
 def _learn(folder, config, few) -> Run: # without its weights
