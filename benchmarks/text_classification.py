@@ -192,7 +192,7 @@ def main():
     p.add_argument('--seed', type=int, default=0, help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.quick: a.seeds, a.n, a.n_test, a.per_class, a.max_length, a.epochs, a.steps = 1, 100, 60, 4, 32, 1, 8
-    os.environ |= dict(HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1', TOKENIZERS_PARALLELISM='false')
+    os.environ |= dict(HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1', TOKENIZERS_PARALLELISM='false', TRANSFORMERS_VERBOSITY='error', TQDM_DISABLE='1')
     if a.one: return one(a)
     runs = [json.loads(line) for line in a.keep.read_text().splitlines()] if a.keep and a.keep.exists() else []
     for seed in range(a.seeds):

@@ -135,5 +135,5 @@ def fit_contrast(model: TextEncoder, # from `create_encoder`; its body learns
     try:
         learn = create_learner(dls, model, loss=PairLoss(loss), task='single_label', seed=seed, precision=precision)
         learn.remove_cb(ScoreValid)
-        return fit_plan(learn, [Stage(looks)], lr=lr, layer_decay=.8, checkpoint=checkpoint)
+        return fit_plan(learn, [Stage(looks)], lr=lr, layer_decay=.8, monitor='epoch', checkpoint=checkpoint)
     finally: model.head = head
