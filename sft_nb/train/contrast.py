@@ -118,8 +118,8 @@ def fit_contrast(model: TextEncoder, # from `create_encoder`; its body learns
                  targets: Targets, # one label an item
                  *,
                  seed: int, # of the batches, and of dropout
-                 steps: int = 20, # batches in all, in four parts; after each the validation split is looked at
-                 lr: float = 1e-4, # peak rate of the last block
+                 steps: int = 20, # batches in all, in four parts; after each the validation split is looked at, and the last weights are kept
+                 lr: float = 2e-4, # peak rate of the last block
                  batch_size: int = 16, # texts
                  loss: str = 'cosine', # see `PairLoss`
                  precision: str = 'auto', # of the arithmetic in training

@@ -33,8 +33,10 @@ def _ways(config) -> dict: # name → configuration
     pairs = {'contrastive': replace(config, train=replace(t, contrast_steps=t.contrast_steps or 20, epochs=0, unfreeze=[]))} if config.data.kind == 'text' and not config.retain.lora_rank else {}
     return pairs | tuned
 
-def _learn(folder, config, few) -> Run: # without its weights
-    run = train_run(open_run(folder, config), few)
+def _learn(folder, config, few, seed) -> Run: # without its weights
+    t, n = config.train, int((few['split'] == 'train').sum())
+    c = replace(config, train=replace(t, seed=seed, batch_size=min(t.batch_size, n)))
+    run = train_run(open_run(folder, c), few.reset_index(drop=True))
     shutil.rmtree(run/'model', ignore_errors=True) # a hundred megabytes that nobody will ask for
     return run
 
@@ -61,7 +63,7 @@ def compare_few_labels(config: RunConfig, # of texts or images, one label an ite
         for k, tables in drawn.items():
             for draw, few in enumerate(tables):
                 for way, c in ways.items():
-                    run = _learn(Path(folder)/f'{way} {k} {draw}', replace(c, train=replace(c.train, seed=draw)), few.reset_index(drop=True))
+                    run = _learn(Path(folder)/f'{way} {k} {draw}', c, few, draw)
                     found.setdefault((way, k), []).append(run.predictions('test'))
                 found.setdefault(('linear probe', k), []).append(run.predictions('test', 'probe')) # the same in all of them
     zero = {'zero-shot': {0: run.predictions('test', 'zero_shot')}} if config.evaluate.zero_shot else {}

@@ -173,7 +173,8 @@ def _contrast(run, c, items, targets, model, store, probe) -> float: # seconds
 
 def _fine_tune(run, c, inputs, items, targets, model, store, old, more) -> tuple:
     "The model with the best weights, and the seconds it took."
-    t, started = c.train, time.perf_counter()
+    t, started, n = c.train, time.perf_counter(), int((items['split'] == 'train').sum())
+    if n < t.batch_size: raise InputError(expected('`train.batch_size`', f'at most {n}, the number of training items', t.batch_size)) # an epoch would have no step
     dls = inputs.create_block(targets, store=store, model=model).dataloaders(items, bs=t.batch_size, num_workers=0)
     loss = create_loss(targets, items[items['split'] == 'train'], class_weights=t.class_weights, label_smoothing=t.label_smoothing, focal_gamma=t.focal_gamma)
     cbs = regularize_callbacks(t, items, targets, features=lambda: extract_features(model, store, items['id'], precision=t.precision)) + [WatchGap(t.seed, items)] * t.watch_gap
