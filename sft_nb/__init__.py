@@ -54,7 +54,7 @@
 - `sft_nb.report.card`: What stands on the box: results with their intervals, limits, licences, data, and what the training cost.
 - `sft_nb.report.clean`: Walk through the items that deserve a second look, decide with one key each, and get a new table and a log of what was changed.
 - `sft_nb.report.compare`: Two runs or more on the same test items, in pairs: which is better, in what, and on which items they disagree.
-- `sft_nb.report.contrasts`: The figures of a result beside something else: a baseline, other models, worse inputs, the model before tuning, fewer items, fewer answers.
+- `sft_nb.report.contrasts`: The figures of a result beside something else: a baseline, other models, worse inputs, the model before tuning, fewer items, few labels, fewer answers.
 - `sft_nb.report.differences`: What the model wrote, beside what it should have written, with every word marked that is not the same.
 - `sft_nb.report.displays`: Each figure of a result as an object: take it from an `Evaluation`, plot it where you like, change it afterwards.
 - `sft_nb.report.embed`: Pictures made small, and values made plain, so that one file can carry both.
@@ -80,6 +80,8 @@
 - `sft_nb.train.chat`: A plain fastai `Learner` on packed rows, whose loss is the mean over the tokens that are learnt.
 - `sft_nb.train.chat_run`: The steps of a run that has no labels: ask the model as it is, teach it, save it, and ask what was saved the same.
 - `sft_nb.train.checkpoint`: Stop a training at any time, and go on to exactly the weights it would have had.
+- `sft_nb.train.contrast`: Eight labels a class are too few to fine-tune a classifier, but they make a hundred pairs: first teach the encoder which texts belong together.
+- `sft_nb.train.few_labels`: Two labels a class, or eight, or thirty-two: which way of learning makes the most of them, and how much of that is the luck of the draw?
 - `sft_nb.train.guard`: When training cannot go on it says why, and when it can it goes on.
 - `sft_nb.train.interpolate`: Between the weights before fine-tuning and those after lies a line of models; choose the one that you can live with.
 - `sft_nb.train.labels`: Believe a label less where a model that never saw it contradicts it; and see how far one, five or fifty labels a class would get you.
@@ -93,6 +95,7 @@
 - `sft_nb.train.search`: Let the machine try configurations, on the validation split only, and stop it whenever you like.
 - `sft_nb.train.space`: Which options of a configuration a search may change, and between which values.
 - `sft_nb.train.step`: What one step of training costs beside its arithmetic, and how to pay less of it.
-- `sft_nb.train.stress`: Ask a finished run what it says of worse inputs, and of pictures that have nothing to do with its task."""
+- `sft_nb.train.stress`: Ask a finished run what it says of worse inputs, and of pictures that have nothing to do with its task.
+- `sft_nb.train.zero_shot`: What the encoder makes of the names of the labels, before it has seen a single label: a baseline that costs nothing."""
 
 __version__ = "0.1.0"

@@ -41,7 +41,8 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
            'check_chat', 'encode_chat', 'truncation_table', 'compare_scores', 'generate_answers', 'predict_answers',
            'score_examples', 'create_chat_learner', 'load_instruct', 'load_general', 'load_chat_tokenizer',
            'prompt_items', 'read_chat', 'browse_answers', 'load_imdb', 'create_encoder', 'load_encoder',
-           'load_tokenizer', 'save_encoder', 'find_inputs', 'score_items', 'build_tokens', 'text_block']
+           'load_tokenizer', 'save_encoder', 'find_inputs', 'score_items', 'build_tokens', 'text_block', 'fit_contrast',
+           'compare_few_labels', 'name_labels', 'score_zero_shot', 'FewLabelsDisplay']
 
 # %% ../nbs/90_all.ipynb #31284fed
 from .assets import fetch_asset, list_assets
@@ -83,7 +84,7 @@ from .records import Evaluation, Predictions, format_metrics, make_predictions
 from .report.annotate import Annotator, measure_agreement
 from .report.card import make_card, make_data_card
 from .report.clean import LabelCleaner
-from .report.contrasts import ComparisonDisplay, ForgettingDisplay, LearningCurveDisplay, RankDisplay, RiskCoverageDisplay, RobustnessDisplay
+from .report.contrasts import ComparisonDisplay, ForgettingDisplay, LearningCurveDisplay, RankDisplay, RiskCoverageDisplay, RobustnessDisplay, FewLabelsDisplay
 from .report.displays import ConfusionDisplay, CurveDisplay, HistoryDisplay, MetricsDisplay, ReliabilityDisplay, SliceDisplay, ThresholdDisplay
 from .report.hub import check_card
 from .report.page import save_page
@@ -126,6 +127,9 @@ from .report.differences import browse_texts, mark_differences
 from .models.causal import load_chat_tokenizer
 from .tasks.chat_items import prompt_items, read_chat
 from .bench.chat_job import browse_answers
+from .train.contrast import fit_contrast
+from .train.few_labels import compare_few_labels
+from .train.zero_shot import name_labels, score_zero_shot
 
 # %% ../nbs/90_all.ipynb #5ce82e89
 _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job',
@@ -161,4 +165,5 @@ _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items'
          'OldTask', 'finish_retain', 'retain_callbacks',
          'add_lora', 'load_causal', 'save_causal', 'chat_loaders', 'check_chat', 'encode_chat',
          'truncation_table', 'compare_scores', 'generate_answers', 'predict_answers', 'score_examples', 'create_chat_learner', 'load_instruct', 'load_general', 'load_chat_tokenizer', 'prompt_items', 'read_chat', 'browse_answers',
-         'load_imdb', 'create_encoder', 'load_encoder', 'load_tokenizer', 'save_encoder', 'find_inputs', 'score_items', 'build_tokens', 'text_block']
+         'load_imdb', 'create_encoder', 'load_encoder', 'load_tokenizer', 'save_encoder', 'find_inputs', 'score_items', 'build_tokens', 'text_block',
+         'fit_contrast', 'compare_few_labels', 'name_labels', 'score_zero_shot', 'FewLabelsDisplay']

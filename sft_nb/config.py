@@ -95,6 +95,7 @@ class TrainConfig:
     cache: float = option(8., 'gigabytes of disk for what frozen layers give, computed once; 0 for none', low=0)
     warmup: float = option(.15, 'share of the steps in which the rate rises; then it falls as a cosine', low=0, high=.9)
     probe_strength: float|None = option(None, "inverse penalty of the linear probe, scikit-learn's `C`; chosen on the validation split if empty", low=1e-9)
+    contrast_steps: int = option(0, 'batches in which the body learns, before the probe, which texts have the same label (SetFit); 20 is usual with few labels', low=0)
     augment: str = option('none', 'how much training items are varied; more epochs bear more', choices=('none', 'light', 'medium', 'strong'))
     symmetry: str = option('mirror', 'for images, under what one keeps its label: nothing, left-right flips, or all flips and quarter turns', choices=('none', 'mirror', 'all'))
     class_weights: str|None = option(None, '`balanced` makes rare classes count as much as common ones; `effective` by their effective number', choices=('balanced', 'effective'))
@@ -158,6 +159,7 @@ class ChatConfig:
 class EvaluateConfig:
     "What is reported."
     primary: str|None = option(None, 'the metric of the headline; by task if empty')
+    zero_shot: str|None = option(None, 'sentence that the names of the labels go into, such as `This text is {label}.`, for a baseline without labels; none if empty')
     confidence_level: float = option(.95, 'of every interval', low=.5, high=.999)
     n_resamples: int = option(2000, 'bootstrap resamples', low=200)
     references: list = option([], 'published results to print beside ours: {name, metric, value, source, note}')
@@ -252,8 +254,8 @@ def _fill_in(given):
 
 _NOT_FOR_CHAT = dict( # what a run on conversations does not do
     data=dict(input_b=None, root=None, positive=None, soft=None, weight=None), model=dict(weights='auto', drop_rate=0., drop_path_rate=0.),
-    train=dict(augment='none', class_weights=None, sampling='shuffle', item_weights=None, label_smoothing=0., focal_gamma=0., mixup=0., cutmix=0., erasing=0., sam_rho=0., average=None, watch_gap=False, monitor='valid_loss'),
-    retain=dict(l2_sp=0., ewc=0., lwf=0., replay=0, wise_ft=False, old=''))
+    train=dict(augment='none', class_weights=None, sampling='shuffle', item_weights=None, contrast_steps=0, label_smoothing=0., focal_gamma=0., mixup=0., cutmix=0., erasing=0., sam_rho=0., average=None, watch_gap=False, monitor='valid_loss'),
+    retain=dict(l2_sp=0., ewc=0., lwf=0., replay=0, wise_ft=False, old=''), evaluate=dict(zero_shot=None))
 
 def _check_chat(config) -> list:
     "What goes with conversations alone, and what does not go with them."
@@ -268,11 +270,24 @@ def _check_chat(config) -> list:
 def _check_kind(config) -> list:
     "What only pictures have."
     if config.data.kind == 'chat': return []
-    if config.data.kind == 'images': return [expected('`data.input_b`', 'empty, for images', config.data.input_b)] if config.data.input_b else []
-    t, r = config.train, config.retain
+    t, r, zero_shot = config.train, config.retain, config.evaluate.zero_shot
+    if config.data.kind == 'images':
+        return [expected(f'`{name}`', f'{to_be} for images', value, 'It is for texts.') for name, to_be, value in
+                (('data.input_b', 'empty', config.data.input_b), ('train.contrast_steps', 0, t.contrast_steps), ('evaluate.zero_shot', 'empty', zero_shot)) if value]
     wrong = [(f'`train.{k}`', to_be, getattr(t, k)) for k, to_be in dict(cutmix=0., erasing=0.).items() if getattr(t, k) != to_be]
     wrong += [(f'`retain.{k}`', 0, getattr(r, k)) for k in ('ewc', 'lwf', 'replay') if getattr(r, k)]
-    return [expected(name, f'{to_be} for texts', value, 'It is for images.') for name, to_be, value in wrong]
+    return [expected(name, f'{to_be} for texts', value, 'It is for images.') for name, to_be, value in wrong] + _check_few(config, t.contrast_steps, zero_shot)
+
+def _check_few(config, steps, zero_shot) -> list:
+    "What is for few labels."
+    labels = config.data.task == 'single_label'
+    wrong = [('`train.contrast_steps`', '0, for other tasks than one label an item', steps, steps and not labels, ''),
+             ('`train.contrast_steps`', '0 with `retain.lora_rank`', steps, steps and config.retain.lora_rank, 'It changes the weights that adapters leave as they are.'),
+             ('`train.batch_size`', 'at least 4 with `train.contrast_steps`', config.train.batch_size, steps and config.train.batch_size < 4, ''),
+             ('`evaluate.zero_shot`', 'empty, for other tasks than one label an item', zero_shot, zero_shot and not labels, ''),
+             ('`evaluate.zero_shot`', 'empty, for pairs of texts', zero_shot, zero_shot and config.data.input_b, 'The two are one input, which has no sentence like it.'),
+             ('`evaluate.zero_shot`', 'a sentence with {label} in it', repr(zero_shot), zero_shot and '{label}' not in zero_shot, '')]
+    return [expected(name, to_be, value, do) for name, to_be, value, is_wrong, do in wrong if is_wrong]
 
 def make_config(given: dict, # nested, as in the file
                 ) -> RunConfig: # raises `InputError` with everything that is wrong

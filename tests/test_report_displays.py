@@ -16,7 +16,7 @@ from sft_nb.report.example import example_evaluation
 
 MAKERS = dict(MetricsDisplay={}, SliceDisplay=dict(metric='log_loss'), ConfusionDisplay={}, ThresholdDisplay=dict(split='valid'), CurveDisplay=dict(kind='pr'),
               ReliabilityDisplay={}, HistoryDisplay={}, ComparisonDisplay=dict(metric='log_loss'), RobustnessDisplay={}, ForgettingDisplay={}, RiskCoverageDisplay={})
-OTHERS = ('RankDisplay', 'LearningCurveDisplay', 'ExpectedBestDisplay', 'ImportanceDisplay') # which an evaluation knows nothing of
+OTHERS = ('RankDisplay', 'LearningCurveDisplay', 'FewLabelsDisplay', 'ExpectedBestDisplay', 'ImportanceDisplay') # which an evaluation knows nothing of
 
 def class_of(name): return next(getattr(m, name) for m in (displays, contrasts, search) if hasattr(m, name))
 
@@ -29,6 +29,7 @@ def make(name, evaluation):
     if name == 'ImportanceDisplay': return search.ImportanceDisplay.from_table(pd.DataFrame(dict(option=['train.lr', 'train.label_smoothing'], importance=[.8, .1], low=[.5, 0], high=[.9, .3], n=20, confidence_level=.9, method='fANOVA')))
     truth, noise = rng.integers(0, 2, 300), rng.normal(size=300)
     parts = {n: make_predictions(range(300), truth, 1/(1 + np.exp(-3*(truth - .5) - (1 + 10/n**.5)*noise)), task='single_label', labels=('no', 'yes')) for n in (50, 100, 200, 400)}
+    if name == 'FewLabelsDisplay': return contrasts.FewLabelsDisplay.from_predictions({'zero-shot': {0: parts[50]}, 'linear probe': parts, 'a way with a long name': parts}, 'accuracy', seed=0, n_resamples=100)
     return contrasts.LearningCurveDisplay.from_predictions(parts, 'accuracy', seed=0, n_resamples=100)
 
 @pytest.fixture(scope='module')

@@ -103,9 +103,11 @@ def evaluate_run(run: Run, # trained
     run.log_read('test', 'evaluation')
     context = _context(run, items, preds, audit)
     if c.data.kind == 'chat': evaluation = evaluate_chat(run, context)
-    else: evaluation = _judge(c, items, preds, _majority(c, items, preds) | {'linear probe': run.predictions('test', 'probe')}, run.predictions('valid'), context)
+    else: evaluation = _judge(c, items, preds, _majority(c, items, preds) | {shown: run.predictions('test', name) for name, shown in _OTHERS.items() if name == 'probe' or c.evaluate.zero_shot}, run.predictions('valid'), context)
     evaluation.save(run/'evaluation.json')
     return evaluation
+
+_OTHERS = dict(zero_shot='zero-shot', probe='linear probe')
 
 def _majority(c, items, preds) -> dict: # name → `Predictions`
     "The baseline that looks at no input."
@@ -127,7 +129,7 @@ def _context(run, items, preds, audit) -> dict:
                  seconds=preds.provenance.get('seconds'))
     history = json.loads(run.history.to_json(orient='records')) if (run/'history.csv').exists() else []
     return dict(headline=c.evaluate.primary, run=facts, history=history, audit=audit or {}, references=c.evaluate.references, licences=licences,
-                test_reads=run.count_reads(), provenance=lock, notes=[*_notes(history, lock.get('wise_ft'), 'base model' if c.data.kind == 'chat' else 'linear probe'), *find_inputs(c).describe(items)])
+                test_reads=run.count_reads(), provenance=lock, notes=[*_notes(history, lock.get('wise_ft'), 'base model' if c.data.kind == 'chat' else 'probe after contrastive learning' if c.train.contrast_steps else 'linear probe'), *find_inputs(c).describe(items)])
 
 def _notes(history, averaged=None, start='linear probe') -> list:
     "Cautions that only the history can give, and the lock on averaged weights."

@@ -1,9 +1,9 @@
-"""The figures of a result beside something else: a baseline, other models, worse inputs, the model before tuning, fewer items, fewer answers.
+"""The figures of a result beside something else: a baseline, other models, worse inputs, the model before tuning, fewer items, few labels, fewer answers.
 
 Displays in the pattern of `report.displays` and the look of `report.look`, for what a result is held against. `ComparisonDisplay`:
 baselines, paired. `RankDisplay`: several models over several data sets. `RobustnessDisplay`: the same items, corrupted.
-`ForgettingDisplay`: the model before tuning. `LearningCurveDisplay`: training on fewer items. `RiskCoverageDisplay`:
-answering only the surest. All numbers come from the tables of an `Evaluation`, or from `sft_nb.evaluate`; here they are drawn.
+`ForgettingDisplay`: the model before tuning. `LearningCurveDisplay`: training on fewer items. `FewLabelsDisplay`: ways of learning from
+a handful. `RiskCoverageDisplay`: answering only the surest. All numbers come from the tables of an `Evaluation`, or from `sft_nb.evaluate`; here they are drawn.
 
 Docs: https://sft-nb.github.io/sft_nb/report.contrasts.html.md"""
 
@@ -11,7 +11,7 @@ Docs: https://sft-nb.github.io/sft_nb/report.contrasts.html.md"""
 
 # %% auto #0
 __all__ = ['ComparisonDisplay', 'RankDisplay', 'RobustnessDisplay', 'ForgettingDisplay', 'LearningCurveDisplay',
-           'RiskCoverageDisplay']
+           'FewLabelsDisplay', 'RiskCoverageDisplay']
 
 # %% ../../nbs/655_report.contrasts.ipynb #3a7d00c2
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from ..core import InputError, expected, suggest_names
+from ..evaluate.intervals import estimate_metrics
 from ..evaluate.many import rank_over_datasets
 from ..evaluate.overfit import LearningCurve, fit_learning_curve
 from ..records import Evaluation
@@ -180,6 +181,42 @@ class LearningCurveDisplay:
         words, band = f'{last.n:,.0f} items:\n{last.value:.3f} [{last.low:.3f}, {last.high:.3f}]', f'with {self.curve.confidence_level:.0%} band'
         ax.annotate(words, (last.n, last.value), (6, 0), textcoords='offset points', fontsize=9, va='center', color=COLORS['blue'], annotation_clip=False)
         return keep_axes(self, title_axes(ax, 'Learning curve', 'training items', f"{info['title']}, {info['better']} is better, {band}"))
+
+# %% ../../nbs/655_report.contrasts.ipynb #dd9026ad
+@dataclass(eq=False)
+class FewLabelsDisplay:
+    "A metric against labels a class, a line for each way of learning."
+    rows: pd.DataFrame # way, per_class, and what `estimate_metrics` gives
+
+    @classmethod
+    def from_predictions(cls,
+                         found: dict, # way of learning → labels a class → `Predictions`, as of `compare_few_labels`; 0 labels for what needs none
+                         metric, # a name or a `MetricSpec`
+                         *,
+                         seed: int, # of the resamples
+                         **kw,
+                         ) -> 'FewLabelsDisplay':
+        "Estimate the metric everywhere; `**kw` goes to `estimate_metrics`: confidence_level, n_resamples."
+        estimate = lambda p: estimate_metrics(p, [metric], seed=seed, by_label=False, **kw)
+        return cls(pd.concat([estimate(p).assign(way=way, per_class=k) for way, points in found.items() for k, p in points.items()], ignore_index=True))
+
+    def plot(self, ax: Axes|None = None) -> 'FewLabelsDisplay':
+        "Draw; labels a class on a logarithmic axis."
+        ax, r, info, ends = open_axes(ax, (6, 3.6)), self.rows, describe_metric(self.rows.metric.iloc[0]), []
+        sizes = np.unique(r.per_class[r.per_class > 0])
+        ax.grid(axis='y', color='#E6EAED', lw=.8)
+        colors = (COLORS[c] for c in ('blue', 'vermillion', 'green', 'purple', 'orange', 'sky', 'black'))
+        for way, line in r.groupby('way', sort=False):
+            without = (line.per_class == 0).all()
+            if without: line = line.iloc[[0, 0]].assign(per_class=[sizes[0], sizes[-1]])
+            color, line = COLORS['grey'] if without else next(colors), line.sort_values('per_class')
+            ax.fill_between(line.per_class, line.low, line.high, color=color, alpha=.12, lw=0)
+            ax.plot(line.per_class, line.value, '--' if without else 'o-', color=color, lw=1.5 if without else 2, ms=5)
+            ends.append((line.per_class.iloc[-1], line.value.iloc[-1], way, color))
+        ax.set_xscale('log')
+        ax.set_xticks(sizes, [f'{n:,}' for n in sizes]); ax.xaxis.set_minor_locator(plt.NullLocator())
+        name_lines(ax, ends)
+        return keep_axes(self, title_axes(ax, 'Few labels', 'labels a class', f"{info['title']}, {info['better']} is better, with {r.confidence_level.iloc[0]:.0%} band"))
 
 # %% ../../nbs/655_report.contrasts.ipynb #00de250c
 @dataclass(eq=False)

@@ -33,6 +33,7 @@ from ..tasks.targets import Targets, create_loss, describe_targets, make_item_pr
 from .cache import CacheFrozen
 from .chat_run import predict_chat, train_chat
 from .checkpoint import Checkpoint
+from .contrast import fit_contrast
 from .guard import hold_folder
 from .learner import create_learner, keep_pages
 from .monitor import WatchGap
@@ -40,6 +41,7 @@ from .probe import extract_features, probe_items
 from .regularize import regularize_callbacks
 from .retain import finish_retain, retain_callbacks
 from .schedule import fine_tune, gradual_unfreeze
+from .zero_shot import score_zero_shot
 
 # %% ../../nbs/440_train.run.ipynb #2caec8fe
 class Run:
@@ -63,7 +65,7 @@ class Run:
         return Evaluation.load(self.folder)
 
     def predictions(self, split: str, model: str = '') -> Predictions:
-        "Of a `split`, `valid` or `test`; by the linear probe if `model` is 'probe', by the model before fine-tuning if it is 'base'."
+        "Of a `split`, `valid` or `test`; by the linear probe if `model` is 'probe', by the names of the labels if 'zero_shot', by the model before fine-tuning if 'base'."
         return Predictions.load(self/f"predictions-{split}{'-' + model if model else ''}.parquet")
 
     def log_read(self, split: str, why: str):
@@ -90,10 +92,13 @@ class Run:
             ):
         "Train as the configuration says, on from the last checkpoint, with the lock as its key; the history goes into the folder."
         t = self.config.train
-        common = dict(lr=t.lr, layer_decay=t.layer_decay, warmup=t.warmup, monitor=t.monitor, patience=t.patience, min_delta=t.min_delta,
-                      checkpoint=Checkpoint(self/'checkpoint.safetensors', hash_json({k: v for k, v in self.lock.items() if k != 'environment'})))
+        common = dict(lr=t.lr, layer_decay=t.layer_decay, warmup=t.warmup, monitor=t.monitor, patience=t.patience, min_delta=t.min_delta, checkpoint=self.open_checkpoint())
         history = gradual_unfreeze(learn, t.unfreeze, **common) if t.unfreeze else fine_tune(learn, t.epochs, freeze_to=freeze_to, **common)
         with atomic_path(self/'history.csv') as temporary: history.to_csv(temporary, index=False)
+
+    def open_checkpoint(self, part: str = '') -> Checkpoint: # for `fit_plan`
+        "Where to go on after a kill, with the lock as its key; a `part` of the training, such as '-contrast', has its own."
+        return Checkpoint(self/f'checkpoint{part}.safetensors', hash_json({k: v for k, v in self.lock.items() if k != 'environment'}))
 
     def drop_checkpoints(self):
         "Remove what only a training that goes on needs."
@@ -148,16 +153,28 @@ def _train(run, items, old, cbs):
     store = inputs.build_store(items)
     run.write_lock(items, key=store.key, weights=model.weights_source)
     seconds = {c.data.kind: time.perf_counter() - started}
-    _, scores = probe_items(model, store, items, targets, class_weights=c.train.class_weights, strength=c.train.probe_strength, precision=c.train.precision)
+    probe = lambda: probe_items(model, store, items, targets, class_weights=c.train.class_weights, strength=c.train.probe_strength, precision=c.train.precision)[1]
+    scores = {'zero_shot': score_zero_shot(model, store, items['id'], targets, template=c.evaluate.zero_shot, precision=c.train.precision)} if c.evaluate.zero_shot else {}
+    scores['probe'] = probe()
     seconds['probe'] = time.perf_counter() - started - seconds[c.data.kind]
+    if c.train.contrast_steps: seconds['contrast'] = _contrast(run, c, items, targets, model, store, probe)
     if c.train.epochs or c.train.unfreeze: model, seconds['fine_tuning'] = _fine_tune(run, c, inputs, items, targets, model, store, old, cbs)
     inputs.save_model(model, run/'model', labels=targets.labels)
     _predict(run, c, items, targets, model, store, scores, seconds)
 
 # %% ../../nbs/440_train.run.ipynb #5f3d699d
+def _contrast(run, c, items, targets, model, store, probe) -> float: # seconds
+    "The body learns from pairs; then another probe goes into the head."
+    started = time.perf_counter()
+    history = fit_contrast(model, store, items, targets, seed=c.train.seed, steps=c.train.contrast_steps, batch_size=c.train.batch_size, precision=c.train.precision, checkpoint=run.open_checkpoint('-contrast'))
+    with atomic_path(run/'history-contrast.csv') as temporary: history.to_csv(temporary, index=False)
+    probe()
+    return time.perf_counter() - started
+
 def _fine_tune(run, c, inputs, items, targets, model, store, old, more) -> tuple:
     "The model with the best weights, and the seconds it took."
-    t, started = c.train, time.perf_counter()
+    t, started, n = c.train, time.perf_counter(), int((items['split'] == 'train').sum())
+    if n < t.batch_size: raise InputError(expected('`train.batch_size`', f'at most {n}, the number of training items', t.batch_size)) # an epoch would have no step
     dls = inputs.create_block(targets, store=store, model=model).dataloaders(items, bs=t.batch_size, num_workers=0)
     loss = create_loss(targets, items[items['split'] == 'train'], class_weights=t.class_weights, label_smoothing=t.label_smoothing, focal_gamma=t.focal_gamma)
     cbs = regularize_callbacks(t, items, targets, features=lambda: extract_features(model, store, items['id'], precision=t.precision)) + [WatchGap(t.seed, items)] * t.watch_gap
@@ -173,15 +190,15 @@ def _first_third(c, model) -> int:
     "How many layer groups stay frozen if nobody says: none where nothing is known yet, or where adapters hold what is known."
     return 0 if str(c.model.weights) == 'none' or c.retain.lora_rank else len(layer_groups(model, coarse=False)) // 3
 
-def _predict(run, c, items, targets, model, store, probe_scores, seconds):
-    "Predictions of the splits that there are, by the model and by the probe; the test split last, because it marks the run as done."
+def _predict(run, c, items, targets, model, store, others, seconds):
+    "Predictions of the splits that there are, by the model and by `others` (name → scores); the test split last, because it marks the run as done."
     split = items['split'].to_numpy()
     about = dict(run=run.folder.name, backbone=c.model.backbone, weights=model.weights_source.get('source') if hasattr(model, 'weights_source') else None,
                  seed=c.train.seed, seconds={k: round(v, 1) for k, v in seconds.items()})
     for name in (s for s in ('valid', 'test') if (split == s).any()):
         part = items[split == name].reset_index(drop=True)
         kwargs = dict(slices=tuple(c.data.slices), provenance=about)
-        make_item_predictions(part, probe_scores[split == name], targets, **kwargs).save(run/f'predictions-{name}-probe.parquet')
+        for other, scores in others.items(): make_item_predictions(part, scores[split == name], targets, **kwargs).save(run/f'predictions-{name}-{other}.parquet')
         score = score_items(model, store, part['id'], targets)
         make_item_predictions(part, score, targets, **kwargs).save(run/f'predictions-{name}.parquet')
 
