@@ -217,7 +217,7 @@ def _to_frame(self) -> pd.DataFrame:
     out = {'id': self.ids}
     if self.task == 'multi_label':
         out |= {f'target_{label}': self.target[:, i] for i, label in enumerate(self.labels)}
-    elif self.task == 'text': out['target'] = [several[0] if len(several) == 1 else list(several) for several in self.target]
+    elif self.task == 'text': out['target'] = [t[0] for t in self.target] if all(len(t) == 1 for t in self.target) else [*map(list, self.target)] # a file's column is of one kind
     elif self.task == 'forecast': out |= {'target': self.target[:, 0]} | ({} if np.isnan(self.target[:, 1]).all() else {'scale': self.target[:, 1]})
     else: out['target'] = np.array(self.labels)[self.target] if self.task == 'single_label' else self.target
     if self.task == 'regression': out['score'] = self.score

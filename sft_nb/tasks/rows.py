@@ -76,16 +76,17 @@ def row_block(store: RowStore, # with a column `split` in its table
 # %% ../../nbs/365_tasks.rows.ipynb #b7931f00
 @torch.no_grad()
 def read_rows(model: TokenEncoder, # whose outputs are wanted
-              store: RowStore, # all of its rows are read
+              store: RowStore, # whose rows are read
               *,
+              rows: np.ndarray|None = None, # which rows of its table, (n,); None for all
               batch_size: int = 32,
-              ) -> np.ndarray: # (n, width, n_out), rows as in the table of the store; what is longer than its row has `TokenEncoder.lowest`
+              ) -> np.ndarray: # (n, width, n_out); what is longer than its row has `TokenEncoder.lowest`
     "What a network says of every token."
     model, width = model.eval(), store.width
     def one(x):
         out = model(x).float()
         return torch.nn.functional.pad(out, (0, 0, 0, width - out.shape[1]), value=TokenEncoder.lowest)
-    return map_batches(one, store, store.table['id'], statistics=None, device=next(model.parameters()).device, batch_size=batch_size, desc='Predicting').numpy()
+    return map_batches(one, store, store.table['id'] if rows is None else store.table['id'].iloc[rows], statistics=None, device=next(model.parameters()).device, batch_size=batch_size, desc='Predicting').numpy()
 
 # %% ../../nbs/365_tasks.rows.ipynb #091cb2c0
 def name_rows(ids, # of all items, (n,)

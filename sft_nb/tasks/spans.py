@@ -144,9 +144,8 @@ def find_answers(model: TokenEncoder, # with two outputs, from `create_token_enc
     context = dict(zip(items['id'].astype(str), items['context']))
     missing = ~items['id'].astype(str).isin(store.table['item']).to_numpy()
     if missing.any(): raise InputError(expected('every question', 'in the store', f'others in {name_rows(items["id"].astype(str).to_numpy(), missing)}', 'Call `build_windows` with them.'))
-    found, null = {i: {} for i in context}, dict.fromkeys(context, np.inf)
-    for row, (item, logits) in enumerate(zip(store.table['item'], read_rows(model, store, batch_size=batch_size))):
-        if item not in context: continue
+    found, null, windows = {i: {} for i in context}, dict.fromkeys(context, np.inf), np.flatnonzero(store.table['item'].isin(context))
+    for row, item, logits in zip(windows, store.table['item'].iloc[windows], read_rows(model, store, rows=windows, batch_size=batch_size)):
         null[item], places = min(null[item], float(logits[0].sum())), store.find_places(row)
         for score, first, last in _best_spans(logits, places, max_answer, n_best):
             where = int(places[first, 0]), int(places[last, 1])

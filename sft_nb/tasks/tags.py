@@ -131,6 +131,7 @@ def predict_tags(model: TokenEncoder, # with an output for each of `labels`
     ids = items['id'].astype(str).to_numpy()
     missing = ~pd.Series(ids).isin(store.table['id']).to_numpy()
     raise_problems([expected('every sentence', 'in the store', f'others in {name_rows(ids, missing)}', 'Call `build_tagged` with them.')] if missing.any() else [])
-    call, row = read_rows(model, store, batch_size=batch_size).argmax(2), {i: n for n, i in enumerate(store.table['id'])}
-    said = [' '.join(labels[call[row[i], f]] if f >= 0 else 'O' for f in store.table['first'][row[i]]) for i in ids]
+    rows = np.array([store.rows[i] for i in ids])
+    call, first = read_rows(model, store, rows=rows, batch_size=batch_size).argmax(2), store.table['first'].iloc[rows]
+    said = [' '.join(labels[c[f]] if f >= 0 else 'O' for f in of) for c, of in zip(call, first)]
     return make_predictions(ids, [' '.join(t) for t in items['tags']], said, task='text', slices=items[list(slices)], group=items.get('group'), provenance=provenance)
