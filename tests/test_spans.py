@@ -56,14 +56,14 @@ def tiny(tmp_path_factory):
 
 
 def make_questions(n=120, seed=0) -> pd.DataFrame:
-    "The answer is the word after w39; a third has no w39."
+    "The answer is the one word from w30 on; a third has none."
     rng, rows = np.random.default_rng(seed), []
     for i in range(n):
-        words = [f'w{k}' for k in rng.integers(0, 39, rng.integers(8, 40))]
-        at = rng.integers(0, len(words) - 1)
-        if i % 3: words[at] = 'w39'
-        answers = [dict(text=words[at + 1], answer_start=len(' '.join(words[:at + 1])) + 1)] if i % 3 else []
-        rows.append(dict(id=f'q{i}', question='where w39', context=' '.join(words), answers=answers, split=['train', 'train', 'valid', 'test'][i // 3 % 4]))
+        words = [f'w{k}' for k in rng.integers(0, 30, rng.integers(8, 40))]
+        at = rng.integers(0, len(words))
+        if i % 3: words[at] = f'w{rng.integers(30, 40)}'
+        answers = [dict(text=words[at], answer_start=len(' '.join(words[:at])) + bool(at))] if i % 3 else []
+        rows.append(dict(id=f'q{i}', question='where', context=' '.join(words), answers=answers, split=['train', 'train', 'valid', 'test'][i // 3 % 4]))
     return pd.DataFrame(rows)
 
 
@@ -218,11 +218,11 @@ def test_one_seed_one_result_and_frozen_blocks_stay(tiny):
 
 
 def test_it_learns_to_find_the_word_and_to_say_that_there_is_none(tiny):
-    items = pd.concat([make_questions(900, seed=1)], ignore_index=True)
+    items = make_questions(500, seed=1)
     model = create_token_encoder(str(tiny), n_out=2)
     store = build_windows(items, model.tokenizer, max_length=32, stride=8)
     learn = create_learner(span_block(store).dataloaders(store.table, bs=16, num_workers=0), model, loss=SpanLoss(), task='spans', seed=0)
-    gradual_unfreeze(learn, [(12, 0)], lr=4e-3)
+    gradual_unfreeze(learn, [(6, 0)], lr=4e-3)
     answers, of = find_answers(model, store, items), lambda part: items[items.split == part]
     odds = answers.set_index('id').null_odds
     threshold = choose_null_threshold(make_span_predictions(of('valid'), answers), odds[of('valid').id])
