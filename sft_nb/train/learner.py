@@ -72,7 +72,9 @@ def keep_pages() -> bool: # whether it could be done; only with glibc
 VALID_METRICS = dict(
     single_label=dict(accuracy=accuracy_score, balanced_accuracy=balanced_accuracy_score),
     multi_label=dict(f1_macro=partial(f1_score, average='macro', zero_division=0)),
-    regression=dict(mae=mean_absolute_error, r2=r2_score))
+    regression=dict(mae=mean_absolute_error, r2=r2_score),
+    spans=dict(exact_spans=lambda target, found: (target == found).all(1).mean()), # of windows, both ends right
+    tags=dict(token_accuracy=lambda target, found: accuracy_score(target[target != -100], found[target != -100])))
 
 class ScoreValid(Callback):
     "Metrics of the whole validation split, in `self.scores` after each epoch."
@@ -95,7 +97,7 @@ def create_learner(dls: DataLoaders, # fastai's, from `image_block`, `text_block
                    model: nn.Module, # from `create_backbone` or `create_encoder`, or any with a last layer
                    *,
                    loss: nn.Module, # from `create_loss`
-                   task: str, # one of `TASKS`, for the metrics of the validation split
+                   task: str, # one of `VALID_METRICS`, for the metrics of the validation split
                    seed: int, # of everything random in training
                    optimizer: str = 'adamw', # or `sgd`
                    weight_decay: float = .01, # not on norms and biases
