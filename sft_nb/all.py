@@ -42,7 +42,7 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
            'score_examples', 'create_chat_learner', 'load_instruct', 'load_general', 'load_chat_tokenizer',
            'prompt_items', 'read_chat', 'browse_answers', 'load_imdb', 'create_encoder', 'load_encoder',
            'load_tokenizer', 'save_encoder', 'find_inputs', 'score_items', 'build_tokens', 'text_block', 'fit_contrast',
-           'compare_few_labels', 'name_labels', 'score_zero_shot', 'FewLabelsDisplay', 'load_squad',
+           'compare_few_labels', 'phrase_labels', 'score_zero_shot', 'FewLabelsDisplay', 'load_squad',
            'create_token_encoder', 'load_token_encoder', 'save_token_encoder', 'SpanLoss', 'build_windows',
            'check_questions', 'find_answers', 'make_span_predictions', 'span_block', 'TagLoss', 'build_tagged',
            'check_tags', 'list_tags', 'predict_tags', 'tag_block', 'choose_null_threshold', 'entity_metric',
@@ -133,7 +133,7 @@ from .tasks.chat_items import prompt_items, read_chat
 from .bench.chat_job import browse_answers
 from .train.contrast import fit_contrast
 from .train.few_labels import compare_few_labels
-from .train.zero_shot import name_labels, score_zero_shot
+from .train.zero_shot import phrase_labels, score_zero_shot
 
 # %% ../nbs/90_all.ipynb #90a00037
 from .data.instruct import load_squad
@@ -177,7 +177,7 @@ _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items'
          'add_lora', 'load_causal', 'save_causal', 'chat_loaders', 'check_chat', 'encode_chat',
          'truncation_table', 'compare_scores', 'generate_answers', 'predict_answers', 'score_examples', 'create_chat_learner', 'load_instruct', 'load_general', 'load_chat_tokenizer', 'prompt_items', 'read_chat', 'browse_answers',
          'load_imdb', 'create_encoder', 'load_encoder', 'load_tokenizer', 'save_encoder', 'find_inputs', 'score_items', 'build_tokens', 'text_block',
-         'fit_contrast', 'compare_few_labels', 'name_labels', 'score_zero_shot', 'FewLabelsDisplay',
+         'fit_contrast', 'compare_few_labels', 'phrase_labels', 'score_zero_shot', 'FewLabelsDisplay',
          'load_squad',
          'create_token_encoder', 'load_token_encoder', 'save_token_encoder',
          'SpanLoss', 'build_windows', 'check_questions', 'find_answers', 'make_span_predictions', 'span_block',
