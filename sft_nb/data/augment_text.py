@@ -3,7 +3,7 @@
 What `sft_nb.data.augment` does for images, before the tokeniser. `create_text_augment` makes a pipeline from a preset or from a few lines
 of configuration: typing errors, letter case, words left out, and words replaced by near ones. `augment_text` runs it: a pure function of
 (text, seed, epoch, item), the same with any number of workers, in any order, and after a resume. `neighbour_words` and `read_vectors` make
-a thesaurus out of word vectors. `show_text_augment` shows what a pipeline does, which is the one check that no test replaces. A run on texts does it where `train.augment` names a preset. It is for
+a thesaurus out of word vectors. `show_text_augment` shows what a pipeline does, which is the one check that no test replaces. `train.augment` of a run on texts names a preset. All this is for
 training items alone, and does not ask whether the label stays true: that depends on the task.
 
 Docs: https://sft-nb.github.io/sft_nb/data.augment_text.html.md"""
