@@ -49,6 +49,7 @@
 - `sft_nb.models.language`: Any text encoder by name, with pretrained weights and a new head, that answers to the same words as an image backbone.
 - `sft_nb.models.lora`: Fine-tune a few numbers beside each layer instead of the layers themselves, and keep the backbone as it was.
 - `sft_nb.models.packed`: Several examples in one row, and none sees another: no arithmetic is spent on padding, nor on words that nobody is to learn.
+- `sft_nb.models.seq2seq`: T5, BART and Marian learn on the same rows as a GPT: the part that is not learnt is read, the part that is learnt is written.
 - `sft_nb.models.tokens`: A text encoder that says something of each token instead of the whole text, and a folder that transformers opens as it is.
 - `sft_nb.models.weights`: Pretrained weights from a checksummed package, a file of yours, or the hub; never silently random.
 - `sft_nb.records`: The two frozen tables that carry a result from training to the report: what the model said, and what that is worth.
@@ -80,6 +81,7 @@
 - `sft_nb.tasks.tags`: Which words of a sentence are a name, a year, a drug: a label for each word, and a network that learns them.
 - `sft_nb.tasks.targets`: What there is to predict: how labels become numbers, which loss fits them, and how outputs become `Predictions`.
 - `sft_nb.tasks.text`: A table of texts and labels becomes batches of tokens, and nothing is computed twice or padded more than it must be.
+- `sft_nb.tasks.text2text`: Summaries and translations: pairs of texts for an encoder-decoder, or for a GPT that is asked in words.
 - `sft_nb.train.average`: The average of many models at the price of one: of all steps, of the last epochs, or of the epochs that help each other.
 - `sft_nb.train.cache`: What a frozen layer makes of an image never changes, so it is computed once and read from disk from then on.
 - `sft_nb.train.chat`: A plain fastai `Learner` on packed rows, whose loss is the mean over the tokens that are learnt.

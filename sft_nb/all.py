@@ -15,32 +15,32 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
            'neighbour_words', 'show_text_augment', 'corrupt_text', 'mask_personal_data', 'measure_truncation',
            'screen_texts', 'find_contamination', 'fingerprint_texts', 'browse_texts', 'mark_differences',
            'corrupt_image', 'show_corruptions', 'items_from_file', 'items_from_folder', 'items_from_frame',
-           'load_cifar10', 'load_elpv', 'validate_items', 'hash_split', 'kfold_split', 'split_items', 'build_store',
-           'compare_predictions', 'delong_test', 'mcnemar_test', 'evaluate_predictions', 'majority_baseline',
-           'bootstrap_interval', 'clopper_pearson_interval', 'estimate_metrics', 'wilson_interval', 'compute_metric',
-           'list_metrics', 'naive_scale', 'minimum_detectable_effect', 'noninferiority_test', 'required_n',
-           'compare_models', 'rank_models', 'rank_over_datasets', 'SliceFrame', 'find_weak_slices', 'slice_metrics',
-           'fit_thresholds', 'measure_fairness', 'compare_calibration', 'estimate_calibration', 'fit_calibrator',
-           'choose_threshold', 'confused_pairs', 'estimate_label_noise', 'risk_coverage_curve', 'suspect_labels',
-           'evaluate_robustness', 'linear_cka', 'measure_forgetting', 'compare_splits', 'fit_learning_curve',
-           'layer_groups', 'layer_rates', 'create_backbone', 'input_statistics', 'list_backbones', 'load_backbone',
-           'save_backbone', 'Evaluation', 'Predictions', 'format_metrics', 'make_predictions', 'Annotator',
-           'measure_agreement', 'make_card', 'make_data_card', 'LabelCleaner', 'ComparisonDisplay', 'ForgettingDisplay',
-           'LearningCurveDisplay', 'RankDisplay', 'RiskCoverageDisplay', 'RobustnessDisplay', 'ConfusionDisplay',
-           'CurveDisplay', 'HistoryDisplay', 'MetricsDisplay', 'ReliabilityDisplay', 'SliceDisplay', 'ThresholdDisplay',
-           'check_card', 'save_page', 'build_report', 'compare_runs', 'image_block', 'predict_items', 'create_loss',
-           'describe_targets', 'make_item_predictions', 'Checkpoint', 'create_learner', 'keep_pages', 'cross_predict',
-           'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run', 'open_run', 'predict_files',
-           'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr', 'fine_tune',
-           'gradual_unfreeze', 'EMA', 'SWA', 'GreedySoup', 'draw_few_shot', 'probe_few_shot', 'weigh_suspects',
-           'WatchGap', 'advise_training', 'MixItems', 'SampleItems', 'SharpnessAware', 'WeightItems',
+           'load_cifar10', 'load_elpv', 'validate_items', 'hash_split', 'join_groups', 'kfold_split', 'split_items',
+           'build_store', 'compare_predictions', 'delong_test', 'mcnemar_test', 'evaluate_predictions',
+           'majority_baseline', 'bootstrap_interval', 'clopper_pearson_interval', 'estimate_metrics', 'wilson_interval',
+           'compute_metric', 'list_metrics', 'naive_scale', 'minimum_detectable_effect', 'noninferiority_test',
+           'required_n', 'compare_models', 'rank_models', 'rank_over_datasets', 'SliceFrame', 'find_weak_slices',
+           'slice_metrics', 'fit_thresholds', 'measure_fairness', 'compare_calibration', 'estimate_calibration',
+           'fit_calibrator', 'choose_threshold', 'confused_pairs', 'estimate_label_noise', 'risk_coverage_curve',
+           'suspect_labels', 'evaluate_robustness', 'linear_cka', 'measure_forgetting', 'compare_splits',
+           'fit_learning_curve', 'layer_groups', 'layer_rates', 'create_backbone', 'input_statistics', 'list_backbones',
+           'load_backbone', 'save_backbone', 'Evaluation', 'Predictions', 'format_metrics', 'make_predictions',
+           'Annotator', 'measure_agreement', 'make_card', 'make_data_card', 'LabelCleaner', 'ComparisonDisplay',
+           'ForgettingDisplay', 'LearningCurveDisplay', 'RankDisplay', 'RiskCoverageDisplay', 'RobustnessDisplay',
+           'ConfusionDisplay', 'CurveDisplay', 'HistoryDisplay', 'MetricsDisplay', 'ReliabilityDisplay', 'SliceDisplay',
+           'ThresholdDisplay', 'check_card', 'save_page', 'build_report', 'compare_runs', 'image_block',
+           'predict_items', 'create_loss', 'describe_targets', 'make_item_predictions', 'Checkpoint', 'create_learner',
+           'keep_pages', 'cross_predict', 'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run',
+           'open_run', 'predict_files', 'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr',
+           'fine_tune', 'gradual_unfreeze', 'EMA', 'SWA', 'GreedySoup', 'draw_few_shot', 'probe_few_shot',
+           'weigh_suspects', 'WatchGap', 'advise_training', 'MixItems', 'SampleItems', 'SharpnessAware', 'WeightItems',
            'regularize_callbacks', 'tune_job', 'expected_best', 'ExpectedBestDisplay', 'ImportanceDisplay',
            'open_search', 'rank_options', 'tune', 'apply_params', 'default_space', 'read_space', 'add_adapters',
            'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha', 'interpolate_weights', 'sweep_weights',
            'OldTask', 'finish_retain', 'retain_callbacks', 'add_lora', 'load_causal', 'save_causal', 'chat_loaders',
            'check_chat', 'encode_chat', 'truncation_table', 'compare_scores', 'generate_answers', 'predict_answers',
            'score_examples', 'create_chat_learner', 'load_instruct', 'load_general', 'load_chat_tokenizer',
-           'prompt_items', 'read_chat', 'browse_answers', 'load_imdb', 'create_encoder', 'load_encoder',
+           'prompt_items', 'read_chat', 'encode_pairs', 'browse_answers', 'load_imdb', 'create_encoder', 'load_encoder',
            'load_tokenizer', 'save_encoder', 'find_inputs', 'score_items', 'build_tokens', 'text_block', 'fit_contrast',
            'compare_few_labels', 'phrase_labels', 'score_zero_shot', 'FewLabelsDisplay', 'load_squad',
            'create_token_encoder', 'load_token_encoder', 'save_token_encoder', 'SpanLoss', 'build_windows',
@@ -60,7 +60,7 @@ from .data.audit import audit_items, check_leakage, find_suspect_labels, fingerp
 from .data.augment import create_augment, show_augment
 from .data.corrupt import corrupt_image, show_corruptions
 from .data.items import items_from_file, items_from_folder, items_from_frame, load_cifar10, load_elpv, load_imdb, validate_items
-from .data.splits import hash_split, kfold_split, split_items
+from .data.splits import hash_split, join_groups, kfold_split, split_items
 from .data.store import build_store
 from .evaluate.compare import compare_predictions, delong_test, mcnemar_test
 from .evaluate.evaluation import evaluate_predictions, majority_baseline
@@ -130,6 +130,7 @@ from .data.text import find_contamination, fingerprint_texts
 from .report.differences import browse_texts, mark_differences
 from .models.causal import load_chat_tokenizer
 from .tasks.chat_items import prompt_items, read_chat
+from .tasks.text2text import encode_pairs
 from .bench.chat_job import browse_answers
 from .train.contrast import fit_contrast
 from .train.few_labels import compare_few_labels
@@ -150,7 +151,7 @@ _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items'
          'augment_text', 'create_text_augment', 'neighbour_words', 'show_text_augment', 'corrupt_text', 'mask_personal_data',
          'measure_truncation', 'screen_texts', 'find_contamination', 'fingerprint_texts', 'browse_texts', 'mark_differences', 'corrupt_image',
          'show_corruptions', 'items_from_file', 'items_from_folder', 'items_from_frame', 'load_cifar10',
-         'load_elpv', 'validate_items', 'hash_split', 'kfold_split', 'split_items', 'build_store',
+         'load_elpv', 'validate_items', 'hash_split', 'join_groups', 'kfold_split', 'split_items', 'build_store',
          'compare_predictions', 'delong_test', 'mcnemar_test', 'evaluate_predictions', 'majority_baseline',
          'bootstrap_interval', 'clopper_pearson_interval', 'estimate_metrics', 'wilson_interval',
          'compute_metric', 'list_metrics', 'naive_scale', 'minimum_detectable_effect', 'noninferiority_test',
@@ -175,7 +176,7 @@ _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items'
          'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha', 'interpolate_weights', 'sweep_weights',
          'OldTask', 'finish_retain', 'retain_callbacks',
          'add_lora', 'load_causal', 'save_causal', 'chat_loaders', 'check_chat', 'encode_chat',
-         'truncation_table', 'compare_scores', 'generate_answers', 'predict_answers', 'score_examples', 'create_chat_learner', 'load_instruct', 'load_general', 'load_chat_tokenizer', 'prompt_items', 'read_chat', 'browse_answers',
+         'truncation_table', 'compare_scores', 'generate_answers', 'predict_answers', 'score_examples', 'create_chat_learner', 'load_instruct', 'load_general', 'load_chat_tokenizer', 'prompt_items', 'read_chat', 'encode_pairs', 'browse_answers',
          'load_imdb', 'create_encoder', 'load_encoder', 'load_tokenizer', 'save_encoder', 'find_inputs', 'score_items', 'build_tokens', 'text_block',
          'fit_contrast', 'compare_few_labels', 'phrase_labels', 'score_zero_shot', 'FewLabelsDisplay',
          'load_squad',

@@ -153,7 +153,8 @@ class ChatConfig:
     answers: int = option(200, 'test items that are answered, a sample; all are scored', low=2)
     max_new_tokens: int = option(128, 'of an answer', low=1)
     general: str = option('squad', 'general texts to measure forgetting on: `squad`, `imdb`, or a table with a column `text`; none if empty')
-    general_items: int = option(60, 'of them, a sample', low=2)
+    old: str = option('', 'old instructions to measure forgetting on, too: a table as for `data.path`, or a name such as `halueval`; none if empty')
+    general_items: int = option(60, 'of either, a sample', low=2)
 
 @dataclass(frozen=True)
 class EvaluateConfig:

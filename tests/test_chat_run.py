@@ -1,12 +1,16 @@
 "Conversations through the whole line: from the terminal to the report, bad input by row and file, and what others do with what is saved."
 import json
 import os
+import signal
+import subprocess
+import sys
 
 os.environ.update(HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1')
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 transformers = pytest.importorskip('transformers')
@@ -14,14 +18,17 @@ transformers = pytest.importorskip('transformers')
 from sft_nb.bench.job import audit_job, load_items, prepare_items, run_job
 from sft_nb.bench.tune import tune_job
 from sft_nb.cli import main
-from sft_nb.config import make_config, read_config
+from sft_nb.config import make_config, read_config, write_config
 from sft_nb.core import InputError
 from sft_nb.data.instruct import load_instruct
 from sft_nb.records import Evaluation
+from sft_nb.models.causal import load_causal
 from sft_nb.report.hub import check_card
+from sft_nb.tasks.chat import ChatExamples
 from sft_nb.tasks.chat_items import ChatInputs, prompt_items, read_chat
 from sft_nb.tasks.generate import generate_answers, score_examples
 from sft_nb.train.run import Run
+from test_cli import start, wait_for
 from test_models_causal import tiny
 
 say = lambda role, content: dict(role=role, content=content)
@@ -104,6 +111,28 @@ def test_scores_and_answers_are_those_of_the_saved_model(taught, capsys):
     assert main(['predict', str(run.folder), '  ']) == 1 and 'every prompt' in capsys.readouterr().err
 
 
+def test_lm_eval_opens_the_model(taught, tmp_path):
+    "The log-probabilities that lm-eval computes from the folder are ours."
+    pytest.importorskip('lm_eval', reason='lm-eval is not among the packages for development: with its tasks it is 80 MB and brings a dozen others')
+    rows = [dict(question=f'What is the capital of {country}?', choices=['Paris', 'Rome', 'Oslo', 'Lima'], answer=i) for i, country in enumerate(['France', 'Italy', 'Norway', 'Peru'])]
+    write(tmp_path/'capitals.jsonl', rows)
+    task = dict(task='capitals', dataset_path='json', dataset_kwargs=dict(data_files=dict(test=str(tmp_path/'capitals.jsonl'))), test_split='test', output_type='multiple_choice',
+                doc_to_text='Question: {{question}}\nAnswer:', doc_to_choice='{{choices}}', doc_to_target='answer', metric_list=[dict(metric='acc')])
+    (tmp_path/'capitals.yaml').write_text(yaml.safe_dump(task))
+    call = [sys.executable, '-m', 'lm_eval', '--model', 'hf', '--model_args', f"pretrained={taught/'run'/'model'},dtype=float32", '--tasks', 'capitals', '--include_path', str(tmp_path),
+            '--device', 'cpu', '--batch_size', '4', '--log_samples', '--output_path', str(tmp_path/'out')]
+    done = subprocess.run(call, capture_output=True, text=True, env=os.environ | dict(HF_DATASETS_OFFLINE='1', HF_DATASETS_CACHE=str(tmp_path/'cache')))
+    assert done.returncode == 0, done.stderr[-3000:]
+    result, = (tmp_path/'out').rglob('results_*.json')
+    assert json.loads(result.read_text())['n-samples']['capitals']['effective'] == 4
+    samples, = (tmp_path/'out').rglob('samples_*.jsonl')
+    model, tokenizer = load_causal(taught/'run'/'model')
+    for sample in map(json.loads, samples.read_text().splitlines()):
+        before, pairs = tokenizer(f"Question: {sample['doc']['question']}\nAnswer:").input_ids, [tokenizer(f"Question: {sample['doc']['question']}\nAnswer: {c}").input_ids for c in sample['doc']['choices']]
+        ours = score_examples(model, ChatExamples(np.array(sample['doc']['choices']), [np.array(t) for t in pairs], [np.array([-100] * len(before) + t[len(before):]) for t in pairs], np.array([len(t) for t in pairs])))
+        np.testing.assert_allclose([float(r[0][0]) for r in sample['resps']], ours.log_prob, rtol=1e-3)
+
+
 def test_a_finished_run_is_shown_again(taught, capsys):
     before = (taught/'run'/'evaluation.json').read_bytes()
     assert main(['run', str(taught/'my.yaml'), '--out', str(taught/'run')]) == 0
@@ -159,6 +188,29 @@ def test_conversations_are_encoded_once(small, tmp_path, monkeypatch):
     assert calls == [9] * 3
 
 
+def test_ctrl_c_loses_nothing(small, tmp_path):
+    "Stopped by SIGINT while the base model answers and again while it learns: the same command ends in the same bits."
+    config = tmp_path/'c.yaml'
+    write_config(talk_config(write(tmp_path/'t.jsonl', sums()), small, train=dict(epochs=8, batch_size=1), chat=dict(packing=False, max_new_tokens=60, answers=8)), config)
+    whole = start(config, tmp_path/'whole')
+    for sign in ('scores-test-base.parquet', 'checkpoint.safetensors'):
+        process = start(config, tmp_path/'run')
+        wait_for(tmp_path/'run'/sign, process)
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=60)[1]
+        assert process.returncode == 130 and f'Nothing is lost. To go on: sft-nb run {config} --out {tmp_path}/run' in err and 'Traceback' not in err, err
+        assert not (tmp_path/'run'/'model').exists()
+    process = start(config, tmp_path/'run')
+    err = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, err
+    assert whole.wait(timeout=300) == 0
+    a, b = (Run(tmp_path/name) for name in ('whole', 'run'))
+    assert (a/'model'/'model.safetensors').read_bytes() == (b/'model'/'model.safetensors').read_bytes() and len(a.history) == len(b.history) == 9
+    for model in ('', 'base'): assert (a.predictions('test', model).score == b.predictions('test', model).score).all()
+    pd.testing.assert_frame_equal(pd.read_parquet(a/'scores-test.parquet'), pd.read_parquet(b/'scores-test.parquet'))
+    assert b.count_reads() == 1
+
+
 # --- Data ----------------------------------------------------------------------------------------------------------------
 
 def test_the_same_prompt_is_on_one_side(small, tmp_path):
@@ -167,6 +219,38 @@ def test_the_same_prompt_is_on_one_side(small, tmp_path):
     assert items.group.nunique() == 25 and (items.groupby('group').split.nunique() == 1).all() and set(items.split) == {'train', 'valid', 'test'}
     assert items.group[items.input.str.contains('3 AND 2')].iloc[0] == items.group[items.input.str.contains('3 and 2')].iloc[0]
     with pytest.raises(InputError, match='group, time or given'): talk_config('x.jsonl', small, split=dict(method='stratified'))
+
+
+def test_near_copies_are_on_one_side(small, tmp_path):
+    "Of other prompts too, through a chain of them; the same wherever a row stands."
+    long = [f'word{i}' for i in range(40)]
+    rows = sums() + [dict(prompt=[say('user', ' '.join(long[:i] + ['other'] + long[i + 1:]))], completion=[say('assistant', 'Yes.')]) for i in range(0, 40, 5)]
+    rows = [dict(r, key=f'k{i}') for i, r in enumerate(rows)]
+    config = talk_config(write(tmp_path/'t.jsonl', rows), small, data=dict(id='key'), split=dict(on_leak='stop'), train=dict(epochs=0), model=dict(max_length=256))
+    items = prepare_items(config)
+    assert items[items.input.str.contains('other')].split.nunique() == 1 and items.group.nunique() == 26 and not len(audit_job(config, items).leaks)
+    assert run_job(config, tmp_path/'run', **quiet).n == 6
+    write(tmp_path/'t.jsonl', rows[::-1])
+    again = prepare_items(config)
+    assert dict(zip(again.id, again.group)) == dict(zip(items.id, items.group)) and dict(zip(again.id, again.split)) == dict(zip(items.id, items.split))
+
+
+def test_an_old_instruction_set_is_asked_before_and_after(small, tmp_path):
+    "Paired, prompt by prompt, on completions only; the table may have another shape than what is learnt."
+    old = [dict(messages=[say('user', f'Who is {name}?'), say('assistant', f'{name} is a friend.')]) for name in ('Ann', 'Bob', 'Cem', 'Dev', 'Eva', 'Ann')]
+    config = talk_config(write(tmp_path/'t.jsonl', sums()), small, chat=dict(old=str(write(tmp_path/'old.jsonl', old)), general_items=20))
+    e, run = run_job(config, tmp_path/'run', **quiet), Run(tmp_path/'run')
+    before, after = (pd.read_parquet(run/f'scores-old{end}.parquet') for end in ('-base', ''))
+    assert before.id.tolist() == after.id.tolist() == list('01234') and (before.tokens == after.tokens).all() and (before.loss != after.loss).all() # Ann once
+    model, tokenizer = transformers.AutoModelForCausalLM.from_pretrained(run/'model'), transformers.AutoTokenizer.from_pretrained(run/'model')
+    prompt, whole = (tokenizer.apply_chat_template(old[1]['messages'][:k], add_generation_prompt=k == 1, return_dict=True).input_ids for k in (1, 2))
+    labels = torch.tensor([-100] * len(prompt) + whole[len(prompt):])[None]
+    assert model(torch.tensor(whole)[None], labels=labels).loss.item() == pytest.approx(after.loss[1], rel=1e-4)
+    row = e.curves['forgetting'].iloc[0]
+    assert row['of'] == config.chat.old and row.n == 5 and row.low <= row.value <= row.high and row.value == pytest.approx((before.loss - after.loss).mean())
+    write(tmp_path/'old.jsonl', old[:1])
+    with pytest.raises(InputError, match='`chat.old`.*at least two'): run_job(config, tmp_path/'one', **quiet)
+    with pytest.raises(InputError, match='old.jsonl'): run_job(talk_config(tmp_path/'t.jsonl', small, chat=dict(old=str(write(tmp_path/'old.jsonl', [dict(messages=[])])))), tmp_path/'bad', **quiet)
 
 
 def test_a_conversation_on_both_sides_stops_the_run(small, tmp_path):

@@ -16,7 +16,8 @@ from sft_nb.evaluate.compare import compare_predictions
 from sft_nb.evaluate.evaluation import evaluate_predictions
 from sft_nb.evaluate.generation import bleu_counts, bleu_score, chrf_counts, chrf_score, exact_match, normalize_answer, rouge_f1, token_f1
 from sft_nb.evaluate.intervals import estimate_metrics
-from sft_nb.evaluate.metrics import BoundMetric, compute_metric
+from sft_nb.evaluate.metrics import METRICS, BoundMetric, compute_metric
+from sft_nb.evaluate.slices import slice_metrics
 from sft_nb.records import Predictions, make_predictions
 from sft_nb.report.page import build_payload, render_page
 
@@ -94,6 +95,33 @@ def test_intervals_of_corpus_scores_cover():
     covered = (table.low <= table.metric.map(truth)) & (table.metric.map(truth) <= table.high)
     assert covered.groupby(table.metric).mean().between(.89, .99).all()
     assert table.method.str.contains('jackknife').all()
+
+
+def answers(n, seed, right=.2):
+    "Some word for word, the others hardly at all: what a small model says to questions."
+    rng, vocabulary = np.random.default_rng(seed), np.array('the a cat dog sat ran on under mat house old new big red was is in it to we'.split())
+    truth = [list(rng.choice(vocabulary, rng.integers(2, 15))) for _ in range(n)]
+    texts = [' '.join(t if rng.random() < right else [rng.choice(vocabulary) if rng.random() < .9 else w for w in t]) for t in truth]
+    return make_predictions([f's{i}' for i in range(n)], list(map(' '.join, truth)), texts, task='text')
+
+
+def test_no_interval_leaves_the_range_of_its_metric():
+    "Also of two texts, of texts that are all right or all wrong, of slices, and by any method."
+    best, names = {m.name: m.bounds[1] for m in METRICS.values() if 'text' in m.tasks}, ['bleu', 'chrf', 'token_f1', 'rougel', 'exact_match']
+    for n in (2, 3, 5, 10, 19, 40):
+        for seed, right in enumerate((0., .2, .5, .9, 1.)):
+            preds = answers(n, seed, right)
+            tables = [estimate_metrics(preds, names, seed=0), *([estimate_metrics(preds, names, seed=0, method='percentile', n_resamples=100)] if n == 5 else [])]
+            if n == 10: tables.append(slice_metrics(replace(preds, slices=pd.DataFrame({'half': ['a', 'b'] * 5})), metrics=names, min_n=2, seed=0))
+            for t in tables: assert (t.low >= 0).all() and (t.low <= t.value).all() and (t.value <= t.high).all() and (t.high <= t.metric.map(best) + 1e-9).all(), t
+            assert n > 19 or (tables[0].high - tables[0].low > .1 * tables[0].metric.map(best)).all() # so few say little, however alike they are
+
+
+def test_few_texts_do_not_claim_to_have_seen_everything():
+    truth = {m: compute_metric(answers(4000, 99), m) for m in ('bleu', 'chrf', 'rougel')}
+    for n in (5, 20):
+        table = pd.concat([estimate_metrics(answers(n, s), list(truth), seed=0) for s in range(100)])
+        assert ((table.low <= table.metric.map(truth)) & (table.metric.map(truth) <= table.high)).groupby(table.metric).mean().min() >= .9
 
 
 def test_a_better_system_is_told_from_a_worse():

@@ -1,7 +1,7 @@
 """What the model answers now, beside what it answered before; how probable it finds the right answers; and what became of everything else.
 
 `evaluate_chat` makes the `Evaluation` of a run on conversations: generated answers by the metrics of texts, with the model before fine-tuning as the baseline, paired; the log-probability of a token
-of the right answers, which needs no generation and no metric of likeness, as a metric `log_probability`; and the same of general texts, under `forgetting`. `browse_answers` writes a page with the answers of both models,
+of the right answers, which needs no generation and no metric of likeness, as a metric `log_probability`; and the same of general texts and of an old instruction set (`chat.general`, `chat.old`), under `forgetting`. `browse_answers` writes a page with the answers of both models,
 every word that differs marked. It is called by `evaluate_run` of `sft_nb.bench.job`.
 
 Docs: https://sft-nb.github.io/sft_nb/bench.chat_job.html.md"""
@@ -26,7 +26,8 @@ from ..evaluate.evaluation import evaluate_predictions
 from ..evaluate.forgetting import FORGETTING_COLUMNS
 from ..records import COMPARISON_COLUMNS, METRIC_COLUMNS, Evaluation
 from ..report.differences import browse_texts
-from ..tasks.chat_items import prompt_items, say_turns
+from ..tasks.chat import say_turns
+from ..tasks.chat_items import CHAT_SETS, prompt_items
 from ..tasks.generate import compare_scores
 
 # %% ../../nbs/715_bench.chat_job.ipynb #a031b274
@@ -59,17 +60,21 @@ def evaluate_chat(run, # the `Run`, trained
     found, own = _compare(run, 'test', dict(zip(items['id'], items['group'])), level)
     metric, comparison = _score_rows(found, own)
     notes, curves, more = [_say_perplexity('the right answers', found)], {}, {}
-    if (run/'scores-general.parquet').exists():
-        lost, _ = _compare(run, 'general', None, level)
-        row = ('log-probability of a token', c.chat.general, -lost.base, -lost.tuned, -lost.difference, -lost.high, -lost.low, lost.p_value, int(lost.n), level, lost.method)
-        notes.append(_say_perplexity(f'general texts ({c.chat.general}{_licence(c)})', lost))
-        curves, more = dict(forgetting=pd.DataFrame([row], columns=FORGETTING_COLUMNS)), dict(stress=dict(probe=c.chat.general, probe_items=int(lost.n)))
+    probes = [(name, what, source) for name, what, source in (('general', 'general texts', c.chat.general), ('old', 'the old answers', c.chat.old)) if (run/f'scores-{name}.parquet').exists()]
+    if probes:
+        lost = [_compare(run, name, None, level)[0] for name, _, _ in probes]
+        rows = [('log-probability of a token', source, -l.base, -l.tuned, -l.difference, -l.high, -l.low, l.p_value, int(l.n), level, l.method) for l, (_, _, source) in zip(lost, probes)]
+        notes += [_say_perplexity(f'{what} ({source}{_licence(source)})', l) for l, (_, what, source) in zip(lost, probes)]
+        curves = dict(forgetting=pd.DataFrame(rows, columns=FORGETTING_COLUMNS))
+        more = dict(stress=dict(probe=' and '.join(source for *_, source in probes), probe_items=sum(int(l.n) for l in lost)))
     browse_answers(run.folder/'answers.html', preds, base)
     grown = lambda table, row: pd.concat([table, pd.DataFrame([row])], ignore_index=True)
     context = {**evaluation.context, **more, 'notes': notes + list(evaluation.context.get('notes', []))}
     return check_standard(replace(evaluation, metrics=grown(evaluation.metrics, metric), comparisons=grown(evaluation.comparisons, comparison), curves=evaluation.curves | curves, context=context), c.standard)
 
-def _licence(c) -> str: return f'; their licence: {ASSETS[c.chat.general].licence}' if c.chat.general in ASSETS else '' # nothing is learnt from them
+def _licence(source) -> str: # nothing is learnt from them
+    asset = ASSETS.get('halueval' if source in CHAT_SETS else source)
+    return f'; their licence: {asset.licence}' if asset else ''
 
 def browse_answers(path: str|Path, # the HTML file to write
                    preds, # `Predictions` of the fine-tuned model

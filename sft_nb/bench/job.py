@@ -26,9 +26,9 @@ from .chat_job import evaluate_chat
 from .standard import check_standard
 from ..config import RunConfig, make_config
 from ..core import InputError, expected, hash_json, suggest_names
-from ..data.audit import Audit, audit_items, stop_on_leak
+from ..data.audit import Audit, audit_items, find_duplicates, stop_on_leak
 from ..data.items import items_from_file, items_from_folder, load_cifar10, load_elpv, load_imdb, validate_items
-from ..data.splits import split_items
+from ..data.splits import join_groups, split_items
 from ..evaluate.power import minimum_detectable_effect
 from ..evaluate.evaluation import evaluate_predictions, majority_baseline
 from ..evaluate.forgetting import measure_forgetting
@@ -73,9 +73,10 @@ def prepare_items(config: RunConfig, # its sections `data` and `split`
                   check_files: bool|str = 'decode', # see `load_items`
                   ) -> pd.DataFrame: # checked items with `split`
     "Load the items and divide them."
-    s = config.split
+    s, items = config.split, load_items(config, check_files=check_files)
     given = s.method == 'given'
-    return split_items(load_items(config, check_files=check_files), method=s.method, valid=s.valid, test=None if given else s.test, seed=s.seed,
+    if s.method == 'group' and config.data.kind != 'images' and 'group' in items: items = join_groups(items, find_duplicates(find_inputs(config).fingerprint(items)))
+    return split_items(items, method=s.method, valid=s.valid, test=None if given else s.test, seed=s.seed,
                        by=() if given else tuple(s.by), time=config.data.time)
 
 # %% ../../nbs/71_bench.job.ipynb #18d0fd1c
@@ -125,7 +126,7 @@ def _context(run, items, preds, audit) -> dict:
     asset = ASSETS.get('halueval' if c.data.kind == 'chat' and c.data.path in CHAT_SETS else c.data.path)
     licences = [dict(what=f'weights of {c.model.backbone}', licence=lock['weights'].get('licence') or 'not stated', source=lock['weights']['source'])]
     if asset: licences.append(dict(what=f"{dict(text='texts', chat='conversations').get(c.data.kind, c.data.kind)} of {asset.name}", licence=asset.licence, source=asset.source))
-    facts = dict(name=run.folder.name, backbone=c.model.backbone, **(dict(size=c.model.size) if c.data.kind == 'images' else dict(kind=c.data.kind, max_length=c.model.max_length)), **{f'n_{s}': int(counts.get(s, 0)) for s in ('train', 'valid', 'test')},
+    facts = dict(name=run.folder.name, backbone=c.model.backbone, **(dict(size=c.model.size) if c.data.kind == 'images' else dict(kind=c.data.kind, max_length=c.model.max_length)), **(dict(seq2seq=True) if c.data.kind == 'chat' and find_inputs(c).pairs else {}), **{f'n_{s}': int(counts.get(s, 0)) for s in ('train', 'valid', 'test')},
                  seconds=preds.provenance.get('seconds'))
     history = json.loads(run.history.to_json(orient='records')) if (run/'history.csv').exists() else []
     return dict(headline=c.evaluate.primary, run=facts, history=history, audit=audit or {}, references=c.evaluate.references, licences=licences,

@@ -163,9 +163,10 @@ def _average(cells: list, spec, level, seed) -> Interval:
     error, freedom = np.array([leave_one_out_error(b.leave_one_out(seed)) for b in bounds]).T / len(bounds)
     variance, t, z = (error**2).sum(), 0., -ndtri((1 - level) / 2)
     if variance > 1e-24: t = stdtrit(variance**2 / (error**4 / (freedom * len(bounds))).sum(), (1 + level) / 2) # Welch & Satterthwaite
-    if spec.bounds != (0, 1): return Interval(value, value - t * variance**.5, value + t * variance**.5, n, f'jackknife over {len(bounds)} tasks')
-    worth = value * (1 - value) / variance * min((z / t)**2, 1) if t else sum(b.units for b in bounds)
-    return Interval(value, *map(float, wilson_interval(value * worth, worth, confidence_level=level)), n, f'wilson over {len(bounds)} tasks, effective n {worth:.0f}')
+    least, most = spec.bounds
+    if not spec.is_share_like: return Interval(value, max(value - t * variance**.5, least), min(value + t * variance**.5, most), n, f'jackknife over {len(bounds)} tasks')
+    worth = value * (most - value) / variance * min((z / t)**2, 1) if t else sum(b.units for b in bounds)
+    return Interval(value, *(most * float(end) for end in wilson_interval(value / most * worth, worth, confidence_level=level)), n, f'wilson over {len(bounds)} tasks, effective n {worth:.0f}')
 
 def _mean_interval(terms: list) -> Interval:
     "The mean of independent numbers, by MOVER."

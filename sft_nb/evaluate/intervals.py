@@ -28,8 +28,7 @@ from .bootstrap import Interval, check_bootstrap, check_level, draw_metrics, int
 from .shares import mover_interval, newcombe_limits, wilson_interval
 
 # %% ../../nbs/510_evaluate.intervals.ipynb #c448381b
-_scales = {(0, 1): (logit, lambda v: 1 / (v * (1 - v)), expit), # there, its slope, and back
-           (0, np.inf): (np.log, lambda v: 1 / v, np.exp),
+_scales = {(0, np.inf): (np.log, lambda v: 1 / v, np.exp), # there, its slope, and back
            (-np.inf, 1): (lambda v: -np.log(1 - v), lambda v: 1 / (1 - v), lambda g: 1 - np.exp(-g)),
            (-1, 1): (np.arctanh, lambda v: 1 / (1 - v**2), np.tanh)}
 _no_scale = (lambda v: v, lambda v: 1., lambda g: g)
@@ -55,17 +54,18 @@ def _jackknife(bound: BoundMetric, level: float, seed: int = 0) -> Interval:
     method = 'jackknife' if len(left_out) == bound.units else f'jackknife in {len(left_out)} blocks'
     if len(usable) < len(left_out): method += f', {len(left_out) - len(usable)} of {len(left_out)} undefined and dropped'
     if error <= 1e-12 * max(abs(value), 1): return _without_spread(bound, value, level)
-    (to, slope, back), names = find_scale(bound), {logit: 'logit', np.log: 'log', np.arctanh: "Fisher's z", _no_scale[0]: ''}
-    name = names.get(to, 'log of 1 − value')
+    (to, slope, back), names = find_scale(bound), {np.log: 'log', np.arctanh: "Fisher's z", _scales[-np.inf, 1][0]: 'log of 1 − value', _no_scale[0]: ''}
+    name, (least, most) = names.get(to, 'logit'), bound.spec.bounds
     half = stdtrit(freedom, (1 + level) / 2) * error * slope(value)
     low, high = back(to(value) - half), back(to(value) + half)
-    return Interval(value, float(low), float(high), bound.n, method + (f' on the {name} scale' if name else ''))
+    return Interval(value, float(max(low, least)), float(min(high, most)), bound.n, method + (f' on the {name} scale' if name else ''))
 
 def find_scale(bound: BoundMetric, # whose metric has bounds
                ) -> tuple: # functions: there, its slope, and back
     "A scale on which the metric has no walls; a loss is far from its upper one."
     low, high = bound.spec.bounds
-    return _scales.get((0, np.inf) if low == 0 and high != 1 else (low, high), _no_scale)
+    if bound.spec.is_share_like: return lambda v: logit(v / high), lambda v: high / (v * (high - v)), lambda g: high * expit(g)
+    return _scales.get((0, np.inf) if low == 0 else (low, high), _no_scale)
 
 # %% ../../nbs/510_evaluate.intervals.ipynb #266aefd2
 def count_class_units(bound: BoundMetric, # of one label, or of all
@@ -79,10 +79,10 @@ def count_class_units(bound: BoundMetric, # of one label, or of all
 
 def _without_spread(bound, value, level) -> Interval:
     "Where leaving out any unit changes nothing: an interval if theory has one, else a caution."
-    if bound.spec.bounds != (0, 1): return Interval(value, value, value, bound.n, 'no spread: every unit is alike. Caution: the interval says nothing')
-    n = count_class_units(bound).min() if bound.labels else bound.units
-    low, high = wilson_interval(value * n, n, confidence_level=level)
-    return Interval(value, float(low), float(high), bound.n, f'wilson on the {n} units of the rarest label')
+    if not bound.spec.is_share_like: return Interval(value, value, value, bound.n, 'no spread: every unit is alike. Caution: the interval says nothing')
+    n, most = count_class_units(bound).min() if bound.labels else bound.units, bound.spec.bounds[1]
+    low, high = wilson_interval(value / most * n, n, confidence_level=level)
+    return Interval(value, float(most * low), float(most * high), bound.n, f'wilson on the {n} units' + (' of the rarest label' if bound.labels else ''))
 
 # %% ../../nbs/510_evaluate.intervals.ipynb #0366aa4a
 def _rare_class_interval(bound: BoundMetric, level: float, seed: int) -> Interval|None:
@@ -135,11 +135,17 @@ def _posterior_interval(bound: BoundMetric, level: float, seed: int, draws: int 
 _RARE = {'roc_auc': _rare_class_interval, 'pr_auc': _few_positives_interval, **dict.fromkeys(('log_loss', 'brier'), _unseen_loss_interval),
          **dict.fromkeys(('mcc', 'kappa', 'kappa_linear', 'kappa_quadratic'), _posterior_interval)}
 
+def _few_units_interval(bound: BoundMetric, found: Interval, level: float) -> Interval:
+    "The jackknife's, or Wilson's where that reaches further: few texts have hardly shown what there is."
+    if bound.labels or not bound.spec.is_share_like or not 2 <= bound.units < 20 or not np.isfinite(found.low): return found
+    share = _without_spread(bound, bound.value, level)
+    return found._replace(low=min(found.low, share.low), high=max(found.high, share.high), method=f'{found.method}, no narrower than wilson on {bound.units} units')
+
 def _default_interval(bound: BoundMetric, level: float, seed: int = 0) -> Interval:
     "The method that covers best for this metric on these data."
     rare = _RARE.get(bound.spec.name)
     found = rare(bound, level, seed) if rare and bound.weight is None else None
-    found = found or (mover_interval(bound, level) if bound.spec.is_proportion else _jackknife(bound, level, seed))
+    found = found or (mover_interval(bound, level) if bound.spec.is_proportion else _few_units_interval(bound, _jackknife(bound, level, seed), level))
     return widen_for_runs(bound, found, level, seed) if bound.runs else found
 
 # %% ../../nbs/510_evaluate.intervals.ipynb #e80fdda1

@@ -52,6 +52,12 @@ class MetricSpec:
     least_labels: int = 0 # makes sense from so many labels on
     suits: Callable|None = None # (`Predictions`) -> what else was expected and what was found, () if it suits
 
+    @property
+    def is_share_like(self) -> bool:
+        "Whether it goes from 0 to 1, or from 0 to its best, as a share does: BLEU and chrF end at 100."
+        low, high = self.bounds
+        return low == 0 and (high == 1 or bool(np.isfinite(high)) and self.direction == 'higher')
+
 # %% ../../nbs/500_evaluate.metrics.ipynb #efa03f3b
 def total_metric(name: str, # as in the result table
                  tasks: tuple, # which of `PREDICTION_TASKS` it suits

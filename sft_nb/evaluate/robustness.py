@@ -85,9 +85,9 @@ def _limits(value, left_out, level: float, walls=None) -> tuple: # low, high, me
     error, freedom = leave_one_out_error(usable)
     t, z, still = stdtrit(freedom, (1 + level) / 2), -ndtri((1 - level) / 2), error <= 1e-12 * max(abs(value), 1)
     note = f', {len(left_out) - len(usable)} of {len(left_out)} undefined and dropped' if len(usable) < len(left_out) else ''
-    if walls == (0, 1):
-        n = len(usable) if still else value * (1 - value) / error**2 * min((z / t)**2, 1)
-        return *map(float, wilson_interval(value * n, n, confidence_level=level)), f'wilson, effective n {n:.0f}{note}'
+    if walls and np.isfinite(walls[1]):
+        n = len(usable) if still else value * (walls[1] - value) / error**2 * min((z / t)**2, 1)
+        return *(walls[1] * float(end) for end in wilson_interval(value / walls[1] * n, n, confidence_level=level)), f'wilson, effective n {n:.0f}{note}'
     if still: return value, value, 'jackknife. Caution: no unit changes it, and the interval says nothing'
     if walls == (0, np.inf) and value > 0: return value * np.exp(-t * error / value), value * np.exp(t * error / value), f'jackknife on the log scale{note}'
     return value - t * error, value + t * error, f'jackknife{note}'
@@ -118,6 +118,8 @@ def _cells(clean, corrupted, spec, level, seed) -> pd.DataFrame:
 CELL_COLUMNS = ['corruption', 'severity', 'metric', 'value', 'low', 'high', 'difference', 'difference_low', 'difference_high', 'p_value', 'n', 'confidence_level', 'method']
 
 # %% ../../nbs/560_evaluate.robustness.ipynb #eef86713
+def _walls(spec) -> tuple: return (0, spec.bounds[1]) if spec.is_share_like else (0, np.inf) # of errors
+
 def _may_be_worst(errors: _Errors, names: list, level: float) -> list: # of bool
     "Which corruptions are not clearly milder than another one."
     means, out = {c: errors.mean(c) for c in names}, []
@@ -128,7 +130,7 @@ def _may_be_worst(errors: _Errors, names: list, level: float) -> list: # of bool
 
 def _by_corruption(errors, other, spec, level, n) -> pd.DataFrame:
     "A row for each corruption: the mean error over severities, its increase over clean, and its ratio to the baseline's."
-    names, rows, walls = list(dict.fromkeys(c for c, _ in errors.keys)), [], (0, 1) if spec.bounds in ((0, 1),) else (0, np.inf)
+    names, rows, walls = list(dict.fromkeys(c for c, _ in errors.keys)), [], _walls(spec)
     for c in names:
         value, left = errors.mean(c)
         more, more_left = value - errors.value[0], left - errors.left_out[0]
@@ -154,7 +156,7 @@ def _ratio(a, b) -> tuple: # of (value, (units,)) pairs
 # %% ../../nbs/560_evaluate.robustness.ipynb #f06b94b7
 def _overall(errors, other, spec, level, n) -> pd.DataFrame:
     "The numbers for all corruptions together, as `METRIC_COLUMNS`."
-    names, walls = list(dict.fromkeys(c for c, _ in errors.keys)), (0, 1) if spec.bounds == (0, 1) else (0, np.inf)
+    names, walls = list(dict.fromkeys(c for c, _ in errors.keys)), _walls(spec)
     clean, mean = (errors.value[0], errors.left_out[0]), errors.mean()
     found = [('mean_corruption_error', *mean, walls, ''), ('mean_error_increase', mean[0] - clean[0], mean[1] - clean[1], None, '')]
     if other is not None:

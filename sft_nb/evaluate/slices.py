@@ -165,9 +165,9 @@ def _limits_of_spread(part: _Part) -> tuple: # z → (low, high); method
     if np.isfinite(at) and max([error for error, _ in spreads], default=0) > 1e-12:
         reach = lambda z: np.array([-1, 1]) * min(max(stdtrit(freedom, ndtr(z)) * error for error, freedom in spreads), 300) # beyond is no information, and no number
         return lambda z: back(at + reach(z)), 'jackknife'
-    if bound.spec.bounds != (0, 1): return _no_limits, 'no interval: every unit is alike'
-    n = count_class_units(bound).min() # a perfect ranking is not a certain one
-    return lambda z: clopper_pearson_interval(value * n, n, confidence_level=1 - 2 * ndtr(-z)), f'clopper-pearson on the {n} units of the rarest label'
+    if not bound.spec.is_share_like: return _no_limits, 'no interval: every unit is alike'
+    n, most = count_class_units(bound).min() if bound.labels else bound.units, bound.spec.bounds[1] # a perfect ranking is not a certain one
+    return lambda z: most * np.array(clopper_pearson_interval(value / most * n, n, confidence_level=1 - 2 * ndtr(-z))), f'clopper-pearson on the {n} units' + (' of the rarest label' if bound.labels else '')
 
 # %% ../../nbs/530_evaluate.slices.ipynb #c6ff8829
 def _correlations(parts: list, group) -> np.ndarray: # (k, k)

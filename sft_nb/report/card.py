@@ -84,6 +84,10 @@ def _use(e, intended) -> str:
             'Decisions about people that nobody checks.' + ('\n\n**Commercial use** is excluded by a licence below.' if closed else ''))
 
 def _how_to(e) -> str:
+    if _run(e).get('seq2seq'):
+        return ("```python\nfrom transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n\ntokenizer = AutoTokenizer.from_pretrained('model')\nmodel = AutoModelForSeq2SeqLM.from_pretrained('model')\n"
+                "print(tokenizer.decode(model.generate(**tokenizer('…', return_tensors='pt'), max_new_tokens=128)[0], skip_special_tokens=True))\n```\n\n"
+                "`model` is the folder in that of the run, or `USER/NAME` on the Hub. Adapters, where it was trained with them, are merged in it, and lie in `model/adapter`.")
     if _run(e).get('kind') == 'chat':
         return ("```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\ntokenizer = AutoTokenizer.from_pretrained('model')\nmodel = AutoModelForCausalLM.from_pretrained('model')\n"
                 "prompt = tokenizer.apply_chat_template([dict(role='user', content='…')], add_generation_prompt=True, return_tensors='pt', return_dict=True)\nprint(tokenizer.decode(model.generate(**prompt, max_new_tokens=128)[0]))\n```\n\n"
@@ -128,7 +132,9 @@ def _data(e) -> str:
 def _kind(e, given) -> tuple: # pipeline tag or None, type of task, library or None
     backbone, inputs = _run(e).get('backbone'), e.examples['input'].astype(str) if 'input' in e.examples else pd.Series(dtype=str)
     if _run(e).get('kind') == 'text': return given.get('pipeline_tag') or 'text-classification', 'text-regression' if e.task == 'regression' else 'text-classification', 'sentence-transformers'
-    if _run(e).get('kind') == 'chat': return given.get('pipeline_tag') or 'text-generation', 'text-generation', 'transformers'
+    if _run(e).get('kind') == 'chat':
+        does = 'text2text-generation' if _run(e).get('seq2seq') else 'text-generation'
+        return given.get('pipeline_tag') or does, does, 'transformers'
     pictures, texts = backbone or inputs.head(5).map(is_picture).any(), inputs.str.contains(r'\s').mean() > .5
     labels = 'image-classification' if pictures else 'text-classification' if texts else None
     usual = dict(text='text-generation', ranking='text-ranking', forecast='time-series-forecasting', single_label=labels, multi_label=labels)

@@ -18,16 +18,19 @@ import torch
 from scipy.stats import t as student
 
 from ..core import InputError, expected, track
-from ..models.packed import PackedCausal, make_rows, pack_lengths
+from ..models.causal import is_seq2seq
+from ..models.packed import make_rows, pack_lengths
+from ..models.seq2seq import wrap_losses
 from ..records import Predictions, make_predictions
-from .chat import ChatExamples, render_chat
+from .chat import ChatExamples, render_chat, say_turns
 
 # %% ../../nbs/36_tasks.generate.ipynb #7b746be5
-def _prompts(items, tokenizer) -> list: # of token lists
-    "What stands before the answer, with the words that open it."
+def _prompts(items, tokenizer, pairs: bool) -> list: # of token lists
+    "What stands before the answer, with the words that open it; of encoder-decoders what is read."
     if 'messages' in items:
         heads = [m[:max(i for i, t in enumerate(m) if t['role'] == 'assistant')] if any(t['role'] == 'assistant' for t in m) else m for m in items['messages']]
     else: heads = list(items['prompt'])
+    if pairs: return [tokenizer(say_turns(h)).input_ids for h in heads]
     chat = [not isinstance(h, str) for h in heads]
     return [tokenizer(render_chat(tokenizer, h, True) if c else h, add_special_tokens=not c).input_ids for h, c in zip(heads, chat)]
 
@@ -42,7 +45,8 @@ def generate_answers(model, # from `load_causal` or `add_lora`
                      ) -> list: # of str, in the order of `items`, without marks; raises `InputError` without such a column
     "What a model answers; `**kwargs` goes to `generate`."
     if not {'prompt', 'messages'} & set(items.columns): raise InputError(expected('the columns', '`prompt` or `messages`', ', '.join(f'`{c}`' for c in items.columns)))
-    prompts, device, out = _prompts(items, tokenizer), next(model.parameters()).device, [''] * len(items)
+    pairs = is_seq2seq(model)
+    prompts, device, out = _prompts(items, tokenizer, pairs), next(model.parameters()).device, [''] * len(items)
     eos = model.generation_config.eos_token_id
     ends = sorted({*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id} - {None})
     was_training, order = model.training, np.argsort([len(p) for p in prompts], kind='stable')
@@ -51,9 +55,11 @@ def generate_answers(model, # from `load_causal` or `add_lora`
         rows = order[at:at + batch_size]
         longest = max(len(prompts[i]) for i in rows)
         ids, mask = torch.full((len(rows), longest), tokenizer.pad_token_id), torch.zeros(len(rows), longest, dtype=torch.long)
-        for r, i in enumerate(rows): ids[r, longest - len(prompts[i]):], mask[r, longest - len(prompts[i]):] = torch.tensor(prompts[i]), 1
+        for r, i in enumerate(rows):
+            here = slice(len(prompts[i])) if pairs else slice(longest - len(prompts[i]), None) # an answer is written after what it goes on from
+            ids[r, here], mask[r, here] = torch.tensor(prompts[i]), 1
         new = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), **{'max_new_tokens': max_new_tokens, 'do_sample': False, 'use_cache': True, 'eos_token_id': ends, 'pad_token_id': tokenizer.pad_token_id, **kwargs})
-        for i, text in zip(rows, tokenizer.batch_decode(new[:, longest:], skip_special_tokens=True)): out[i] = text.strip()
+        for i, text in zip(rows, tokenizer.batch_decode(new if pairs else new[:, longest:], skip_special_tokens=True)): out[i] = text.strip()
     model.train(was_training)
     return out
 
@@ -79,7 +85,7 @@ def score_examples(model, # from `load_causal` or `add_lora`
                    precision: str = 'fp32', # of the arithmetic
                    ) -> pd.DataFrame: # `id`, `tokens` scored, `log_prob` of all of them, `loss` of one, `perplexity`; rows as the examples
     "How probable a model finds each example: e to the mean loss of a token is its perplexity."
-    network, training = PackedCausal(model, precision), model.training
+    network, training = wrap_losses(model, precision), model.training
     network.eval()
     lengths = [len(t) for t in examples.tokens]
     rows, log_prob, count = pack_lengths(lengths, max_length or max(1024, *lengths)), np.zeros(len(examples)), np.zeros(len(examples), int)

@@ -21,7 +21,7 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from torch import nn
 
-from ..models.packed import PackedCausal
+from ..models.seq2seq import wrap_losses
 from .learner import OPTIMIZERS, SeedEpoch, keep_pages
 from ..core import InputError, expected, suggest_names
 
@@ -29,12 +29,13 @@ from ..core import InputError, expected, suggest_names
 def block_groups(model: nn.Module, # a transformer, or anything around one
                  ) -> list: # lists of parameters that learn, from the input to the head; fits fastai's `splitter`
     "What learns in a model, by transformer block."
-    groups, seen = defaultdict(list), -1
+    groups, seen, names = defaultdict(list), -1, ' '.join(name for name, _ in model.named_parameters())
     for name, p in model.named_parameters():
         number = re.search(r'\.(?:layers|h|blocks|block|layer)\.(\d+)\.', f'.{name}')
         if number: seen = max(seen, int(number[1]))
         is_first = seen < 0 or 'embed' in name or re.search(r'\.(wte|wpe)\.', f'.{name}')
-        if p.requires_grad: groups[int(number[1]) if number else -1 if is_first else 10**6].append(p)
+        half = 10**5 * ('encoder.' in names and '.decoder.' in f'.{name}') # what writes comes after what reads
+        if p.requires_grad: groups[half + int(number[1]) if number else -1 if is_first else 10**6].append(p)
     return [groups[k] for k in sorted(groups)]
 
 class MeanTokenLoss(nn.Module):
@@ -50,11 +51,11 @@ def create_chat_learner(dls: DataLoaders, # from `chat_loaders`
                         weight_decay: float = 0., # not on norms and biases
                         precision: str = 'auto', # of the arithmetic: `fp32`, `bf16`, or what suits the device
                         cbs: tuple = (), # more fastai callbacks
-                        ) -> Learner: # plain fastai; its `model` is a `PackedCausal` around `model`
+                        ) -> Learner: # plain fastai; its `model` is what `wrap_losses` puts around `model`
     "A fastai `Learner` for supervised fine-tuning of a causal model."
     if optimizer not in OPTIMIZERS: raise InputError(expected('`optimizer`', 'known', f'`{optimizer}`', suggest_names(optimizer, OPTIMIZERS)))
     keep_pages()
-    learn = Learner(dls, PackedCausal(model, precision), loss_func=MeanTokenLoss(), opt_func=OPTIMIZERS[optimizer], splitter=block_groups, wd=weight_decay,
+    learn = Learner(dls, wrap_losses(model, precision), loss_func=MeanTokenLoss(), opt_func=OPTIMIZERS[optimizer], splitter=block_groups, wd=weight_decay,
                     cbs=[SeedEpoch(seed), *cbs])
     learn.create_opt()
     for p in learn.model.parameters():

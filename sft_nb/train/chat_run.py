@@ -2,7 +2,7 @@
 
 `train_run` and `predict_files` call `train_chat` and `predict_chat` where a run is on conversations; all that is the same for every run (the folder, its lock, the plan, the checkpoints) they
 take from the `Run`. There is no probe here: the baseline is the model before fine-tuning, asked the same questions. What a run leaves: `predictions-test.parquet` and `predictions-test-base.parquet`, the answers
-of both; `scores-test.parquet` and `scores-general.parquet`, how probable each found the right answers and general texts, and the same with `-base`; and `model`, from which the
+of both; `scores-test.parquet`, `scores-general.parquet` and `scores-old.parquet`, how probable each found the right answers, general texts and the answers of an old instruction set (`chat.old`), and the same with `-base`; and `model`, from which the
 answers were made.
 
 Docs: https://sft-nb.github.io/sft_nb/train.chat_run.html.md"""
@@ -22,10 +22,11 @@ from fastai.torch_core import default_device
 
 from ..core import InputError, atomic_path, derive_seed, expected, hash_json, raise_problems
 from ..data.instruct import load_general
-from ..models.causal import add_lora, load_causal, save_causal
-from ..models.packed import PackedCausal
+from ..models.causal import add_lora, is_seq2seq, load_causal, save_causal
+from ..models.seq2seq import wrap_losses
 from ..tasks.chat import chat_loaders, encode_chat
-from ..tasks.chat_items import ChatInputs, prompt_items
+from ..tasks.text2text import encode_pairs
+from ..tasks.chat_items import ChatInputs, prompt_items, read_chat
 from ..tasks.generate import generate_answers, predict_answers, score_examples
 from .chat import create_chat_learner
 
@@ -37,14 +38,25 @@ def _sample(items, n, *address) -> pd.DataFrame:
 
 def _encode_general(c, tokenizer):
     "General texts to measure forgetting on, or None."
-    if not c.chat.general: return None
-    texts = _sample(load_general(c.chat.general), c.chat.general_items, c.split.seed, 'general')
-    return encode_chat(texts, tokenizer, max_length=c.model.max_length, on_masked='drop')
+    return _encode_others(c, tokenizer, 'general', load_general(c.chat.general), 'keep_start') if c.chat.general else None
+
+def _encode_others(c, tokenizer, name, items, mode):
+    "What is scored and never learnt, a sample; an encoder-decoder goes on with a text from its middle."
+    items = _sample(items, c.chat.general_items, c.split.seed, name)
+    if len(items) < 2: raise InputError(expected(f'`chat.{name}`', 'at least two texts or prompts, none of them twice', len(items)))
+    if is_seq2seq(c.model.backbone): return encode_pairs(prompt_items(items), tokenizer, max_length=c.model.max_length)
+    return encode_chat(items, tokenizer, max_length=c.model.max_length, truncation_mode=mode, on_masked='drop')
+
+def _encode_old(c, tokenizer):
+    "Old prompts, each once, with the completions that are to stay probable, or None."
+    if not c.chat.old: return None
+    items = prompt_items(read_chat(c.chat.old).drop_duplicates('group'))
+    return _encode_others(c, tokenizer, 'old', items[['id', 'prompt', 'completion']], 'keep_end') # the answer stands at the end
 
 def _ask(run, part, model, tokenizer, questions, examples, about, end=''):
     "Scores and answers of a model; the answers last, because those of the fine-tuned model mark the run as done."
     c = run.config
-    PackedCausal(model) # sets its attention
+    wrap_losses(model) # sets its attention
     for name, found in examples.items():
         if (path := run/f'scores-{name}{end}.parquet').exists() or found is None: continue
         scores = score_examples(model, found)
@@ -61,13 +73,13 @@ def train_chat(run, # the `Run`, held by its caller
     "Ask, fine-tune, save and ask again, as the run's configuration says; goes on where an earlier call was stopped."
     c, started = run.config, time.perf_counter()
     model, tokenizer = load_causal(c.model.backbone, checkpointing=c.chat.checkpointing)
-    encoded, general, about = ChatInputs(c).encode(items), _encode_general(c, tokenizer), model.weights_source
+    encoded, others, about = ChatInputs(c).encode(items), dict(general=_encode_general(c, tokenizer), old=_encode_old(c, tokenizer)), model.weights_source
     part = 'test' if (items['split'] == 'test').any() else 'valid'
     questions = _sample(prompt_items(items[items['split'] == part]), c.chat.answers, c.split.seed, 'answers')
     split = items.set_index('id')['split'].loc[encoded.ids].to_numpy()
     raise_problems([expected(f'the {p} split', 'with something to learn', f'none of its {n} conversations', 'Raise `model.max_length`.') for p, n in items['split'].value_counts().items() if p not in split])
     _drop_stale(run, items, encoded, about)
-    examples, seconds = {'test': encoded.take(split == part), 'general': general}, dict(chat=time.perf_counter() - started)
+    examples, seconds = dict(test=encoded.take(split == part), **others), dict(chat=time.perf_counter() - started)
     facts = lambda: dict(run=run.folder.name, backbone=c.model.backbone, weights=about['source'], seed=c.train.seed, seconds={k: round(v, 1) for k, v in seconds.items()})
     model = model.to(default_device())
     _ask(run, part, model, tokenizer, questions, examples, facts(), '-base')
@@ -90,7 +102,7 @@ def _fine_tune(run, model, train, valid, more):
     "The model with its best weights."
     c, t = run.config, run.config.train
     if c.retain.lora_rank: model = add_lora(model, seed=t.seed, r=c.retain.lora_rank, lora_alpha=2 * c.retain.lora_rank, use_dora=c.retain.dora)
-    dls = chat_loaders(train, valid, batch_size=t.batch_size, packing=c.chat.packing, max_length=c.model.max_length)
+    dls = chat_loaders(train, valid, batch_size=t.batch_size, packing=c.chat.packing, max_length=c.model.max_length, alike=is_seq2seq(model))
     learn = create_chat_learner(dls, model, seed=t.seed, optimizer=t.optimizer, weight_decay=t.weight_decay, precision=t.precision, cbs=more)
     run.fit(learn, freeze_to=t.freeze_to or 0)
     return model
@@ -105,6 +117,6 @@ def predict_chat(run, # the `Run`, finished
     inputs = ChatInputs(c)
     asked = inputs.read(sources, plain='text' in items or 'prompt' in items and isinstance(items['prompt'].iloc[0], str))
     model, tokenizer = load_causal(run/'model')
-    PackedCausal(model)
+    wrap_losses(model)
     answers = generate_answers(model.to(default_device()), tokenizer, asked[['id', 'prompt']], max_new_tokens=c.chat.max_new_tokens)
     return asked[list(inputs.shown)].rename(columns=inputs.shown).assign(prediction=answers)
