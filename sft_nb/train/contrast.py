@@ -32,7 +32,7 @@ from .schedule import Stage, fit_plan
 def draw_batches(target: np.ndarray, # (n,), indices of labels
                  *,
                  batch_size: int, # texts, at least 4
-                 n_batches: int,
+                 n_batches: int, # how many
                  seed: int,
                  ) -> list: # of arrays of positions in `target`, (at most batch_size,), no position twice in one
     "Batches in which labels are equally common and no text stands twice."
