@@ -42,7 +42,7 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
            'score_examples', 'create_chat_learner', 'load_instruct', 'load_general', 'load_chat_tokenizer',
            'prompt_items', 'read_chat', 'browse_answers', 'load_imdb', 'create_encoder', 'load_encoder',
            'load_tokenizer', 'save_encoder', 'find_inputs', 'score_items', 'build_tokens', 'text_block', 'fit_contrast',
-           'compare_few_labels', 'name_labels', 'score_zero_shot', 'FewLabelsDisplay']
+           'compare_few_labels', 'phrase_labels', 'score_zero_shot', 'FewLabelsDisplay']
 
 # %% ../nbs/90_all.ipynb #31284fed
 from .assets import fetch_asset, list_assets
@@ -129,7 +129,7 @@ from .tasks.chat_items import prompt_items, read_chat
 from .bench.chat_job import browse_answers
 from .train.contrast import fit_contrast
 from .train.few_labels import compare_few_labels
-from .train.zero_shot import name_labels, score_zero_shot
+from .train.zero_shot import phrase_labels, score_zero_shot
 
 # %% ../nbs/90_all.ipynb #5ce82e89
 _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job',
@@ -166,4 +166,4 @@ _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items'
          'add_lora', 'load_causal', 'save_causal', 'chat_loaders', 'check_chat', 'encode_chat',
          'truncation_table', 'compare_scores', 'generate_answers', 'predict_answers', 'score_examples', 'create_chat_learner', 'load_instruct', 'load_general', 'load_chat_tokenizer', 'prompt_items', 'read_chat', 'browse_answers',
          'load_imdb', 'create_encoder', 'load_encoder', 'load_tokenizer', 'save_encoder', 'find_inputs', 'score_items', 'build_tokens', 'text_block',
-         'fit_contrast', 'compare_few_labels', 'name_labels', 'score_zero_shot', 'FewLabelsDisplay']
+         'fit_contrast', 'compare_few_labels', 'phrase_labels', 'score_zero_shot', 'FewLabelsDisplay']

@@ -26,7 +26,7 @@ from sft_nb.train.labels import draw_few_shot
 from sft_nb.train.probe import extract_features
 from sft_nb.train.run import Run, open_run, train_run
 from sft_nb.train.stress import sample_items
-from sft_nb.train.zero_shot import name_labels, score_zero_shot
+from sft_nb.train.zero_shot import phrase_labels, score_zero_shot
 
 MUSICIANS = ('Beyoncé', 'Frédéric_Chopin', 'Kanye_West', 'Madonna_(entertainer)')
 
@@ -72,11 +72,11 @@ def test_zero_shot_agrees_with_sentence_transformers(reviews, targets, minilm, s
 
 
 def test_zero_shot_asks_for_words():
-    with pytest.raises(InputError) as e: name_labels(('0', '1'), template='Good or bad?')
+    with pytest.raises(InputError) as e: phrase_labels(('0', '1'), template='Good or bad?')
     assert len(e.value.problems) == 2 and '0, 1' in str(e.value) and '{label}' in str(e.value)
-    assert name_labels(('0', '1'), names={'0': 'bad', '1': 'très bon'})[1] == 'This text is très bon.'
-    with pytest.raises(InputError, match='different'): name_labels(('a', 'b'), names=dict(a='good', b='good'))
-    with pytest.raises(InputError, match='two or more'): name_labels(('good',))
+    assert phrase_labels(('0', '1'), names={'0': 'bad', '1': 'très bon'})[1] == 'This text is très bon.'
+    with pytest.raises(InputError, match='different'): phrase_labels(('a', 'b'), names=dict(a='good', b='good'))
+    with pytest.raises(InputError, match='two or more'): phrase_labels(('good',))
 
 
 # --- Pairs -----------------------------------------------------------------------------------------------------------------
