@@ -241,6 +241,18 @@ def _check_together(config) -> list:
              ('`train.focal_gamma`', '0, for regression', t.focal_gamma and config.data.task == 'regression', '')]
     return [expected(name, to_be, value, do) for name, to_be, value, do in wrong if value]
 
+# %% ../nbs/01_config.ipynb #01a00004
+def _check_few(config, steps, zero_shot) -> list:
+    "What is for few labels."
+    labels = config.data.task == 'single_label'
+    wrong = [('`train.contrast_steps`', '0, for other tasks than one label an item', steps, steps and not labels, ''),
+             ('`train.contrast_steps`', '0 with `retain.lora_rank`', steps, steps and config.retain.lora_rank, 'It changes the weights that adapters leave as they are.'),
+             ('`train.batch_size`', 'at least 4 with `train.contrast_steps`', config.train.batch_size, steps and config.train.batch_size < 4, ''),
+             ('`evaluate.zero_shot`', 'empty, for other tasks than one label an item', zero_shot, zero_shot and not labels, ''),
+             ('`evaluate.zero_shot`', 'empty, for pairs of texts', zero_shot, zero_shot and config.data.input_b, 'The two are one input, which has no sentence like it.'),
+             ('`evaluate.zero_shot`', 'a sentence with {label} in it', repr(zero_shot), zero_shot and '{label}' not in zero_shot, '')]
+    return [expected(name, to_be, value, do) for name, to_be, value, is_wrong, do in wrong if is_wrong]
+
 # %% ../nbs/01_config.ipynb #01c0d0e1
 _DEFAULTS = dict( # where a kind of inputs has its own
     text=dict(data=dict(input='text'), model=dict(backbone='minilm-l6'), train=dict(epochs=3, lr=3e-4, layer_decay=.8, warmup=.1)),
@@ -278,17 +290,6 @@ def _check_kind(config) -> list:
     wrong = [(f'`train.{k}`', to_be, getattr(t, k)) for k, to_be in dict(cutmix=0., erasing=0.).items() if getattr(t, k) != to_be]
     wrong += [(f'`retain.{k}`', 0, getattr(r, k)) for k in ('ewc', 'lwf', 'replay') if getattr(r, k)]
     return [expected(name, f'{to_be} for texts', value, 'It is for images.') for name, to_be, value in wrong] + _check_few(config, t.contrast_steps, zero_shot)
-
-def _check_few(config, steps, zero_shot) -> list:
-    "What is for few labels."
-    labels = config.data.task == 'single_label'
-    wrong = [('`train.contrast_steps`', '0, for other tasks than one label an item', steps, steps and not labels, ''),
-             ('`train.contrast_steps`', '0 with `retain.lora_rank`', steps, steps and config.retain.lora_rank, 'It changes the weights that adapters leave as they are.'),
-             ('`train.batch_size`', 'at least 4 with `train.contrast_steps`', config.train.batch_size, steps and config.train.batch_size < 4, ''),
-             ('`evaluate.zero_shot`', 'empty, for other tasks than one label an item', zero_shot, zero_shot and not labels, ''),
-             ('`evaluate.zero_shot`', 'empty, for pairs of texts', zero_shot, zero_shot and config.data.input_b, 'The two are one input, which has no sentence like it.'),
-             ('`evaluate.zero_shot`', 'a sentence with {label} in it', repr(zero_shot), zero_shot and '{label}' not in zero_shot, '')]
-    return [expected(name, to_be, value, do) for name, to_be, value, is_wrong, do in wrong if is_wrong]
 
 def make_config(given: dict, # nested, as in the file
                 ) -> RunConfig: # raises `InputError` with everything that is wrong

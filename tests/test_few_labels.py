@@ -1,4 +1,6 @@
 "Few labels for texts: what label names know alone, pairs, what they teach, and all of it in a run that is killed and goes on."
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,6 +8,7 @@ import torch
 
 transformers = pytest.importorskip('transformers')
 
+from sft_nb.assets import fetch_asset
 from sft_nb.bench.job import run_job
 from sft_nb.config import make_config
 from sft_nb.core import InputError
@@ -24,6 +27,8 @@ from sft_nb.train.probe import extract_features
 from sft_nb.train.run import Run, open_run, train_run
 from sft_nb.train.stress import sample_items
 from sft_nb.train.zero_shot import phrase_labels, score_zero_shot
+
+MUSICIANS = ('Beyoncé', 'Frédéric_Chopin', 'Kanye_West', 'Madonna_(entertainer)')
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -57,7 +62,6 @@ def store(reviews, minilm): return build_tokens(reviews, minilm.tokenizer, max_l
 def test_zero_shot_agrees_with_sentence_transformers(reviews, targets, minilm, store):
     "Embeddings and scores, made from texts by the library that the encoder was trained with."
     sentence = pytest.importorskip('sentence_transformers')
-    from sft_nb.assets import fetch_asset
     peer = sentence.SentenceTransformer(str(fetch_asset('minilm-l6')), device='cpu')
     peer.max_seq_length = 48
     some = reviews.head(40)
@@ -132,26 +136,34 @@ def alike(model, store, items, targets) -> float:
     return float((x @ x.T)[same & off].mean() - (x @ x.T)[~same].mean())
 
 
-def test_pairs_of_eight_teach_what_holds_for_others(reviews, targets, minilm):
-    "In each of five draws the texts that were never seen come closer to those of their label; labels dealt at random do not do that."
-    model = create_encoder('minilm-l6', n_out=2)
-    store = build_tokens(reviews, minilm.tokenizer, max_length=96)
+@pytest.fixture(scope='module')
+def questions():
+    "Questions of SQuAD about four musicians: 30 of each to draw from, 5 to select on, 40 to look at."
+    articles = {a['title']: a['paragraphs'] for a in json.loads((fetch_asset('squad')/'train-v1.1.json').read_text(encoding='utf-8'))['data']}
+    rows = [dict(id=q['id'], input=q['question'], target=title) for title in MUSICIANS for paragraph in articles[title] for q in paragraph['qas']]
+    few = pd.DataFrame(rows).groupby('target', group_keys=False).sample(75, random_state=0)
+    return few.assign(split=np.tile(['train'] * 30 + ['valid'] * 5 + ['test'] * 40, 4)).reset_index(drop=True)
+
+
+def test_pairs_of_eight_teach_what_holds_for_others(questions):
+    "Over five draws texts that were never seen come closer to those of their label; labels dealt at random do not do that."
+    model, targets = create_encoder('minilm-l6', n_out=4), describe_targets(questions, task='single_label')
+    store = build_tokens(questions, model.tokenizer, max_length=32)
     start = {k: v.clone() for k, v in model.state_dict().items()}
-    before, gains = alike(model, store, reviews, targets), []
+    before, gains = alike(model, store, questions, targets), []
     def learn(items, draw):
         model.load_state_dict(start)
         history = fit_contrast(model, store, items, targets, seed=draw, steps=16)
-        return alike(model, store, items, targets) - before, history
-    for draw, few in enumerate(draw_few_shot(reviews, per_class=8, seed=0, draws=5)):
+        return alike(model, store, questions, targets) - before, history
+    for draw, few in enumerate(draw_few_shot(questions, per_class=8, seed=0, draws=5)):
         gain, history = learn(few, draw)
         gains.append(gain)
-        assert history.train_loss.iloc[-1] < .3 * history.train_loss.iloc[1] and history.kept.iloc[-1]
+        assert history.train_loss.iloc[-1] < .5 * history.train_loss.iloc[1] and history.kept.iloc[-1]
         assert isinstance(model.head, torch.nn.Linear) and not model.head.weight.any() # put back as it was
     gains = np.array(gains)
-    print(gains)
-    assert gains.mean() - 2.8 * gains.std(ddof=1) / 5**.5 > 0, gains # 95 % of Student's t with four degrees of freedom
-    shuffled = few.assign(target=np.where(few.split == 'train', np.random.default_rng(0).permutation(few.target), few.target))
-    assert learn(shuffled, 0)[0] < gains.min()
+    assert gains.mean() - 2.8 * gains.std(ddof=1) / 5**.5 > .05, gains # the lower end of 95 % of Student's t with four degrees of freedom
+    dealt = few.assign(target=np.where(few.split == 'train', np.random.default_rng(0).permutation(few.target), few.target))
+    assert learn(dealt, 0)[0] < gains.min() / 2, gains
 
 
 def test_pairs_say_what_is_missing(reviews, targets, minilm, store):
