@@ -291,6 +291,7 @@ def _check_kind(config) -> list:
     wrong += [(f'`retain.{k}`', 0, getattr(r, k)) for k in ('ewc', 'lwf', 'replay') if getattr(r, k)]
     return [expected(name, f'{to_be} for texts', value, 'It is for images.') for name, to_be, value in wrong] + _check_few(config, t.contrast_steps, zero_shot)
 
+# %% ../nbs/01_config.ipynb #01c0d0e2
 def make_config(given: dict, # nested, as in the file
                 ) -> RunConfig: # raises `InputError` with everything that is wrong
     "A checked configuration from a mapping."
