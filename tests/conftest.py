@@ -1,4 +1,6 @@
 "Fixtures that more than one room needs, and the way tests are dealt out to workers."
+import ctypes
+import gc
 import json
 import os
 import shutil
@@ -33,6 +35,16 @@ def pytest_collection_modifyitems(items):
         if item.path.name == 'test_docs.py': return -1e9
         return -Path(item.callspec.params['run']).stat().st_size if item.originalname == 'test_runs' else 0
     items.sort(key=order)
+
+def return_memory():
+    "What networks held goes back to the system, also where `keep_pages` told the C library to keep it: a worker runs hundreds of tests."
+    gc.collect()
+    getattr(ctypes.CDLL(None), 'malloc_trim', int)(0) # glibc's
+
+@pytest.fixture(scope='module', autouse=True)
+def _return_memory():
+    yield
+    return_memory()
 
 @pytest.fixture(scope='session')
 def root() -> Path:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import return_memory
 from nbdev.clean import clean_nb
 from nbdev.config import get_config
 from nbdev.test import test_nb as run_notebook
@@ -63,6 +64,7 @@ def test_runs(run, tmp_path, monkeypatch, capfd):
     finally:
         if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGINT, interrupt)
         if 'matplotlib.pyplot' in sys.modules: sys.modules['matplotlib.pyplot'].close('all')
+        return_memory()
     assert passed, re.sub(r'\x1b\[[\d;]*m', '', capfd.readouterr().err)[-6000:]
 
 # --- Each is clean and exported -------------------------------------------------------------------------------------
