@@ -18,6 +18,7 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
+os.environ.update(HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1') # before anything imports them: tests ask no hub
 BROWSERS = 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome'
 
 @pytest.hookimpl(optionalhook=True)

@@ -5,8 +5,6 @@ import signal
 import subprocess
 import sys
 
-os.environ.update(HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1')
-
 import numpy as np
 import pandas as pd
 import pytest

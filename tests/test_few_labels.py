@@ -31,13 +31,6 @@ from sft_nb.train.zero_shot import phrase_labels, score_zero_shot
 MUSICIANS = ('Beyoncé', 'Frédéric_Chopin', 'Kanye_West', 'Madonna_(entertainer)')
 
 
-@pytest.fixture(autouse=True, scope='module')
-def offline():
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ('HF_HUB_OFFLINE', 'TRANSFORMERS_OFFLINE'): patch.setenv(name, '1')
-        yield
-
-
 @pytest.fixture(scope='module')
 def reviews():
     "Training side of IMDb only: 220 to draw from, 20 to select on, 120 to look at."

@@ -1,8 +1,5 @@
 "Causal models from the wheel, with adapters, saved for others; and packed rows, against each example alone."
-import os
 import sys
-
-os.environ.update(HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1')
 
 import numpy as np
 import pytest

@@ -1,7 +1,4 @@
 "Encoder-decoders: losses are transformers' own, answers do not depend on the batch, and a run takes one as it takes a GPT."
-import os
-
-os.environ.update(HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1')
 
 import numpy as np
 import pandas as pd

@@ -27,13 +27,6 @@ from sft_nb.train.learner import create_learner
 from sft_nb.train.schedule import gradual_unfreeze
 
 
-@pytest.fixture(autouse=True, scope='module')
-def offline():
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ('HF_HUB_OFFLINE', 'TRANSFORMERS_OFFLINE'): patch.setenv(name, '1')
-        yield
-
-
 @pytest.fixture(scope='module')
 def tokenizer(): return load_tokenizer('minilm-l6')
 

@@ -1,8 +1,5 @@
 "Chat examples: exact to the token, against TRL where it is installed; bad input; generation; training to the end and after a stop."
 import json
-import os
-
-os.environ.update(HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1')
 
 import numpy as np
 import pandas as pd

@@ -30,13 +30,6 @@ from sft_nb.train.space import default_space
 TEXTS = ['A fine film, and well played.', 'Dull.', 'Emoji 🎬, русский, 中文, all in one.', 'word ' * 100_000]
 
 
-@pytest.fixture(autouse=True, scope='module')
-def offline():
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ('HF_HUB_OFFLINE', 'TRANSFORMERS_OFFLINE'): patch.setenv(name, '1')
-        yield
-
-
 @pytest.fixture(scope='module')
 def minilm(): return create_encoder('minilm-l6', n_out=3)
 
