@@ -254,7 +254,7 @@ def _read_columns(path, named: dict) -> pd.DataFrame:
     raise_problems([expected(f'column {c!r}', f'in {path}', 'no such column', suggest_names(c, table.columns)) for c in named.values() if c not in table])
     return pd.DataFrame({k: table[c] for k, c in named.items()})
 
-# %% ../../nbs/33_tasks.text.ipynb #33a00014
+# %% ../../nbs/33_tasks.text.ipynb #33a00114
 def _near_words(model: TextEncoder) -> dict: # word → near words, in lower case
     "A thesaurus from the matrix of input embeddings."
     vectors = model.body.get_input_embeddings().weight.detach().float().cpu().numpy()
@@ -262,6 +262,7 @@ def _near_words(model: TextEncoder) -> dict: # word → near words, in lower cas
     begins = [w[:1] in ('Ġ', '▁') for w in words] # where a vocabulary marks beginnings, what has no mark is a piece of a word
     return neighbour_words(vectors[:len(words)], [w[1:] if b else '' for w, b in zip(words, begins)] if any(begins) else words)
 
+# %% ../../nbs/33_tasks.text.ipynb #33a00014
 class TextInputs:
     "What a run has to know of texts."
     corruptions = tuple(TEXT_NOISE) # by name, for `corrupt`
@@ -271,8 +272,7 @@ class TextInputs:
     @cached_property
     def tokenizer(self): return load_tokenizer(self.config.model.backbone)
 
-    def create_model(self,
-                     n_out: int, # outputs of the head
+    def create_model(self, n_out: int, # outputs of the head
                      ) -> TextEncoder: # see `create_encoder`
         "The network that is to be fine-tuned."
         m = self.config.model
@@ -312,14 +312,12 @@ class TextInputs:
         t, length = self.build_store(items).truncation, self.config.model.max_length
         return [f"{t['truncated']:,} of {t['n']:,} texts have more than {length} tokens; {t['lost']:,} of {t['tokens']:,} tokens ({t['lost'] / t['tokens']:.1%}) are not read. See `model.max_length`."] if t['truncated'] else []
 
-    def read(self,
-             sources, # what a person names: tables with the columns of the configuration, and texts
+    def read(self, sources, # what a person names: tables with the columns of the configuration, and texts
              ) -> pd.DataFrame: # items without targets; raises `InputError` for all that cannot be used
         "Items to predict."
         return _read_texts(list(map(str, sources)), self.config.data)
 
-    def save_model(self,
-                   model: TextEncoder, # from `create_model`
+    def save_model(self, model: TextEncoder, # from `create_model`
                    folder: str|Path, # to be written
                    *,
                    labels: tuple = (), # names of the outputs
@@ -327,8 +325,7 @@ class TextInputs:
         "See `save_encoder`."
         return save_encoder(model, folder, labels=labels)
 
-    def load_model(self,
-                   folder: str|Path, # as `save_model` wrote it
+    def load_model(self, folder: str|Path, # as `save_model` wrote it
                    ) -> TextEncoder: # in evaluation mode, with `label_names` in its `pretrained_cfg`
         "See `load_encoder`."
         model = load_encoder(folder)
