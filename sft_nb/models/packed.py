@@ -109,6 +109,11 @@ class TokenLosses(nn.Module):
         self.base = [model.get_base_model() if hasattr(model, 'get_base_model') else model] # in a list, so that its parameters are not counted twice
         self.learns = [name for name, p in self.named_parameters() if p.requires_grad]
 
+    def forward(self, ids, positions, labels):
+        learnt = (labels != -100) & (positions > 0)
+        with torch.autocast(ids.device.type, self.dtype, enabled=self.dtype != torch.float32): logits = self._logits(ids, positions, labels, learnt) # (labelled, vocabulary), row by row
+        return torch.zeros(ids.shape, device=ids.device).masked_scatter(learnt, _TokenLoss.apply(logits, labels[learnt]))
+
     def state_dict(self, *args, **kwargs):
         parameters = dict(self.named_parameters())
         return {name: parameters[name].detach() for name in self.learns}
@@ -127,12 +132,8 @@ class PackedCausal(TokenLosses):
         super().__init__(model, precision)
         self.by_segment = _set_attention(self.base[0])
 
-    def forward(self, ids, positions, labels):
-        kept = positions >= 0
-        learnt = (labels != -100) & (positions > 0)
-        with torch.autocast(ids.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            logits = self._by_segment(ids[kept], positions[kept], learnt[kept]) if self.by_segment and ids.device.type == 'cpu' else self._by_mask(ids, positions, learnt)
-        return torch.zeros(ids.shape, device=ids.device).masked_scatter(learnt, _TokenLoss.apply(logits, labels[learnt]))
+    def _logits(self, ids, positions, labels, learnt):
+        return self._by_segment(ids[kept := positions >= 0], positions[kept], learnt[kept]) if self.by_segment and ids.device.type == 'cpu' else self._by_mask(ids, positions, learnt)
 
     def _by_segment(self, ids, positions, learnt): # (n,) each; logits (labelled, vocabulary)
         "All rows as one, without padding; an example is a segment."

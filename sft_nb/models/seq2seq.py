@@ -22,18 +22,13 @@ from .packed import PackedCausal, TokenLosses
 # %% ../../nbs/28_models.seq2seq.ipynb #28000007
 class Seq2SeqLosses(TokenLosses):
     "The loss of each labelled token of rows in which an example is its source, without labels, and its target, with them."
-    def forward(self, ids, positions, labels):
+    def _logits(self, ids, positions, labels, learnt):
         kept = positions >= 0
-        flat, place, wanted = ids[kept], positions[kept], labels[kept]
+        flat, place, wanted, written = ids[kept], positions[kept], labels[kept], learnt[kept]
         lengths = F.pad(torch.nonzero(place == 0)[:, 0], (0, 1), value=len(flat)).diff().tolist()
-        written = (wanted != -100) & (place > 0)
         pad = lambda x, mask, fill: pad_sequence([part[here] for part, here in zip(x.split(lengths), mask.split(lengths))], batch_first=True, padding_value=fill)
         source, read, target = pad(flat, ~written, self.base[0].config.pad_token_id), pad(torch.ones_like(flat), ~written, 0), pad(wanted, written, -100)
-        with torch.autocast(flat.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            logits = self.model(input_ids=source, attention_mask=read, decoder_input_ids=self.base[0].prepare_decoder_input_ids_from_labels(labels=target), use_cache=False).logits
-        there = target != -100
-        losses = torch.zeros(len(flat), device=flat.device).index_put((torch.nonzero(written)[:, 0],), F.cross_entropy(logits[there].float(), target[there], reduction='none'))
-        return torch.zeros(ids.shape, device=flat.device).masked_scatter(kept, losses)
+        return self.model(input_ids=source, attention_mask=read, decoder_input_ids=self.base[0].prepare_decoder_input_ids_from_labels(labels=target), use_cache=False).logits[target != -100]
 
 def wrap_losses(model, # from `load_causal` or `add_lora`
                 precision: str = 'fp32', # of the arithmetic: see `resolve_precision`
