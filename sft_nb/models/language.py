@@ -175,7 +175,6 @@ def save_encoder(model: TextEncoder, # to be saved
     pooling = dict(word_embedding_dimension=d, pooling_mode_mean_tokens=True, pooling_mode_cls_token=False, pooling_mode_max_tokens=False, pooling_mode_mean_sqrt_len_tokens=False)
     parts = {'': 'Transformer', '1_Pooling': 'Pooling', '2_Dense': 'Dense'}
     model.tokenizer.backend_tokenizer.no_truncation(); model.tokenizer.backend_tokenizer.no_padding() # it remembers the last call
-    shutil.rmtree(folder, ignore_errors=True)
     with atomic_path(folder) as ready:
         for part in parts: (ready/part).mkdir(parents=True, exist_ok=True)
         with _quiet(): model.body.save_pretrained(ready); model.tokenizer.save_pretrained(ready)
@@ -184,6 +183,7 @@ def save_encoder(model: TextEncoder, # to be saved
                 'sentence_bert_config.json': dict(max_seq_length=model.tokenizer.model_max_length, do_lower_case=False),
                 '1_Pooling/config.json': pooling, '2_Dense/config.json': dense}
         for name, value in said.items(): (ready/name).write_text(json.dumps(value, indent=1), encoding='utf-8')
+        if folder.is_dir(): shutil.rmtree(folder) # as late as can be
     return folder
 
 def load_encoder(folder: str|Path, # as `save_encoder` wrote it

@@ -75,10 +75,10 @@ def save_token_encoder(model: TokenEncoder, # to be saved
     if task not in TOKEN_TASKS: raise InputError(expected('`task`', 'one of ' + ', '.join(TOKEN_TASKS), repr(task)))
     folder, theirs = Path(folder), _their_model(model, task, labels)
     model.tokenizer.backend_tokenizer.no_truncation(); model.tokenizer.backend_tokenizer.no_padding() # it remembers the last call
-    shutil.rmtree(folder, ignore_errors=True)
     with atomic_path(folder) as ready:
         ready.mkdir(parents=True)
         with without_bars(): theirs.save_pretrained(ready, max_shard_size='1TB'); model.tokenizer.save_pretrained(ready)
+        if folder.is_dir(): shutil.rmtree(folder) # as late as can be
     return folder
 
 def load_token_encoder(folder: str|Path, # as `save_token_encoder`, or transformers, wrote it
