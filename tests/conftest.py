@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -30,6 +31,11 @@ def pytest_xdist_make_scheduler(config, log):
         def _split_scope(self, nodeid): return nodeid if '::test_runs[' in nodeid else nodeid.split('::')[0]
     return ByFile(config, log)
 
+def pytest_sessionstart(session):
+    "A full disk fails hundreds of tests with other messages than its own."
+    free = shutil.disk_usage(tempfile.gettempdir()).free / 1e9
+    if free < 5: pytest.exit(f'{tempfile.gettempdir()} has {free:.1f} GB left; the tests need up to 5', returncode=2)
+
 def pytest_collection_modifyitems(items):
     "The long ones first, so that no worker is left alone with one of them at the end."
     def order(item):
@@ -46,6 +52,14 @@ def return_memory():
 def _return_memory():
     yield
     return_memory()
+
+@pytest.fixture
+def temporary(monkeypatch):
+    "What `tempfile` makes lands here and is gone after the test: pages leave weights and checkpoints. Its path is short, since sockets are made in it."
+    with tempfile.TemporaryDirectory(prefix='t', ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv('TMPDIR', folder)
+        monkeypatch.setattr(tempfile, 'tempdir', None)
+        yield Path(folder)
 
 @pytest.fixture(scope='session')
 def root() -> Path:

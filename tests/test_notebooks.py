@@ -50,9 +50,9 @@ def make_smaller(path: str, folder: Path) -> str:
     return str(folder/Path(path).name)
 
 @pytest.mark.parametrize('run', [str(NBS/p) for p in PAGES], ids=PAGES)
-def test_runs(run, tmp_path, monkeypatch, capfd):
+def test_runs(run, temporary, monkeypatch, capfd):
     "In this process, so that coverage sees what the notebooks use; tutorials, which train, in one of their own, whose memory goes back to the system."
-    path = make_smaller(run, tmp_path)
+    path = make_smaller(run, temporary)
     if Path(run).parent.name == 'tutorials':
         code = 'import sys; from test_notebooks import passes; sys.exit(not passes(sys.argv[1]))'
         done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, path], cwd=ROOT, env=dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT/'tests'), os.environ.get('PYTHONPATH', '')])), capture_output=True, text=True)
