@@ -74,7 +74,7 @@ def main():
             print(f"{a.data}, fold {fold}: " + ', '.join(f'{m} {one.value[m]:.3f} ({one.difference[m]:+.3f})' for m in ('accuracy', 'balanced_accuracy', 'log_loss') if m in one.index), flush=True)
         found, seconds = compare_predictions(gather(runs), gather(runs, 'probe'), seed=0), [run.predictions('test').provenance['seconds'] for run in runs]
     for row in found.itertuples():
-        if row.metric in ('accuracy', 'balanced_accuracy', 'roc_auc', 'log_loss'):
+        if row.metric in ('accuracy', 'weighted_accuracy', 'balanced_accuracy', 'roc_auc', 'log_loss'): # the second where items have weights, as ELPV's have
             print(f'{row.metric:18s} {row.value:.3f}, probe {row.baseline_value:.3f}, difference {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], n = {row.n}, {row.method}')
             rows[row.metric] = dict(value=row.value, probe=row.baseline_value, difference=row.difference, low=row.low, high=row.high)
     print(json.dumps(dict(benchmark='beats_its_probe', data=a.data, size=a.size, folds=a.folds, n=len(items), seconds=seconds, **rows)))

@@ -52,6 +52,7 @@
 - `sft_nb.models.seq2seq`: T5, BART and Marian learn on the same rows as a GPT: the part that is not learnt is read, the part that is learnt is written.
 - `sft_nb.models.tokens`: A text encoder that says something of each token instead of the whole text, and a folder that transformers opens as it is.
 - `sft_nb.models.weights`: Pretrained weights from a checksummed package, a file of yours, or the hub; never silently random.
+- `sft_nb.options`: A file for people to write is read against a dataclass: everything that is wrong is said at once, and what is written explains itself.
 - `sft_nb.records`: The two frozen tables that carry a result from training to the report: what the model said, and what that is worth.
 - `sft_nb.report.annotate`: Label first what teaches most: one item at a time, one key each, and the agreement of two annotators with an interval.
 - `sft_nb.report.card`: What stands on the box: results with their intervals, limits, licences, data, and what the training cost.

@@ -18,10 +18,9 @@ import typing
 from dataclasses import fields, replace
 from pathlib import Path
 
-import yaml
-
-from ..config import ModelConfig, RunConfig, TrainConfig, _as_number, _check_value, _describe_kind
+from ..config import ModelConfig, RunConfig, TrainConfig
 from ..core import InputError, expected, raise_problems, suggest_names
+from ..options import as_number, check_value, describe_kind, read_yaml
 
 # %% ../../nbs/455_train.space.ipynb #661368e7
 _SECTIONS = dict(model=ModelConfig, train=TrainConfig)
@@ -63,7 +62,7 @@ def read_space(space, # None for the default, a dictionary, or a YAML file
                ) -> dict: # path → dict with `choices`, or with `low`, `high`, `log`, `step`; raises `InputError` with everything that is wrong
     "A checked search space."
     if space is None: space = default_space(config)
-    elif isinstance(space, (str, Path)): space = _read_file(Path(space))
+    elif isinstance(space, (str, Path)): space = read_yaml(space, 'search space')
     if not (isinstance(space, dict) and space): raise InputError(expected('the search space', 'a mapping of options to ranges or choices', repr(space), 'For example: train.lr: {low: 1e-5, high: 1e-3, log: true}.'))
     problems, known, out = [], searchable(), {}
     for path, spec in space.items():
@@ -71,18 +70,13 @@ def read_space(space, # None for the default, a dictionary, or a YAML file
         if path not in known: problems.append(_unknown(path, known))
         elif not isinstance(spec, dict): problems.append(expected(f'`{path}`', 'a list of choices, or {low: …, high: …}', repr(spec)))
         else:
-            spec = {k: [_as_number(c, known[path][1]) for c in v] if isinstance(v, list) else _as_number(v, known[path][1]) for k, v in spec.items()}
+            spec = {k: [as_number(c, known[path][1]) for c in v] if isinstance(v, list) else as_number(v, known[path][1]) for k, v in spec.items()}
             found = _spec_problems(path, spec, *known[path])
             problems += found
             if not found: out[path] = spec
     if config.train.unfreeze and 'train.epochs' in out: problems.append(expected('`train.epochs`', 'left out of the space', 'in it', 'The configuration says `train.unfreeze`, which replaces it.'))
     raise_problems(problems)
     return out
-
-def _read_file(path):
-    if not path.is_file(): raise InputError(expected(f'the search space `{path}`', 'a file', 'nothing'))
-    try: return yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as e: raise InputError(expected(f'`{path}`', 'YAML', ' '.join(str(e).split()))) from None
 
 # %% ../../nbs/455_train.space.ipynb #94e50d23
 def _unknown(path, known) -> str:
@@ -97,9 +91,9 @@ def _spec_problems(path, spec, f, kind) -> list:
     if problems: return problems
     if 'choices' in spec: return _choice_problems(path, spec, f, kind)
     number = float in (kinds := typing.get_args(kind) or (kind,)) or int in kinds
-    if not number: return [expected(f'`{path}`', 'a list of choices', 'a range', f'It is {_describe_kind(kind)}.')]
+    if not number: return [expected(f'`{path}`', 'a list of choices', 'a range', f'It is {describe_kind(kind)}.')]
     if missing := [k for k in ('low', 'high') if k not in spec]: return [expected(f'`{path}`', 'a range with low and high', f"one without {' and '.join(missing)}")]
-    for end in ('low', 'high'): problems += _check_value(f'{path}: {end}', spec[end], f, kind)
+    for end in ('low', 'high'): problems += check_value(f'{path}: {end}', spec[end], f, kind)
     if problems: return problems
     low, high, log, step = (spec.get(k) for k in ('low', 'high', 'log', 'step'))
     if low >= high: problems.append(expected(f'`{path}`', 'a range with low < high', f'{low} and {high}'))
@@ -116,7 +110,7 @@ def _choice_problems(path, spec, f, kind) -> list:
     if not isinstance(choices, list) or len(choices) < 2: return [expected(f'`{path}: choices`', 'a list of at least two', repr(choices))]
     if nested := [c for c in choices if isinstance(c, (list, dict))]: return [expected(f'`{path}: choices`', 'single values', repr(nested[0]), 'Options that are lists cannot be searched.')]
     if len({repr(c) for c in choices}) < len(choices): return [expected(f'`{path}: choices`', 'each once', repr(choices))]
-    return [p for c in choices for p in _check_value(f'{path}: choices', c, f, kind)]
+    return [p for c in choices for p in check_value(f'{path}: choices', c, f, kind)]
 
 # %% ../../nbs/455_train.space.ipynb #b34b99ce
 def apply_params(config: RunConfig, # to start from; not changed
