@@ -93,7 +93,7 @@ $(READY): settings.ini setup.py pyproject.toml
 
 # Data and weights that tests and notebooks use, fetched before several processes ask for them at once.
 assets: $(READY)
-	@$(PY) -c "from sft_nb.assets import fetch_asset; [fetch_asset(name) for name in ('elpv', 'tf_efficientnet_lite0', 'minilm-l6', 'imdb', 'imdb-train', 'smollm2-135m', 'halueval', 'squad', 'squad2-dev')]"
+	@$(PY) -c "from sft_nb.assets import fetch_asset; [fetch_asset(name) for name in ('elpv', 'tf_efficientnet_lite0', 'minilm-l6', 'imdb', 'imdb-train', 'smollm2-135m', 'flan-t5-small', 'halueval', 'squad', 'squad2-dev')]"
 
 browser:
 	@if command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null; then exit 0; fi; \

@@ -3,11 +3,15 @@
 - `sft_nb.all`: Every name that a notebook needs, in one import.
 - `sft_nb.assets`: Real data and real pretrained weights on a machine that can reach nothing but a package index.
 - `sft_nb.bench.chat_job`: What the model answers now, beside what it answered before; how probable it finds the right answers; and what became of everything else.
+- `sft_nb.bench.check`: Does this model meet the standard? Pass, fail, or not enough items to say, for a person and for a release gate.
+- `sft_nb.bench.cost`: Quality has a price: megabytes, parameters, milliseconds for an answer.
 - `sft_nb.bench.job`: From a configuration file to a verdict: audit, split, train, evaluate, report, in one call.
-- `sft_nb.bench.standard`: State beforehand what a model must reach, and let the end of an interval decide, not its middle.
+- `sft_nb.bench.judge`: One training or several that differ in the seed alone: the same numbers, the same baselines, one evaluation.
+- `sft_nb.bench.replay`: Does the result come out again? The same bytes, the same within its interval, or another one, and then in what it differs.
+- `sft_nb.bench.standard`: State beforehand what a model must show, and let the end of an interval decide, not its middle.
 - `sft_nb.bench.tune`: Search, give the baseline the same chance, train what was chosen again, and only then look at the test split.
 - `sft_nb.changes`: Corrections to labels, kept beside the data: each decision on a line of its own, so that all of it can be read, undone and applied again.
-- `sft_nb.cli`: `sft-nb init`, `audit`, `run`, `tune`, `stress`, `report`, `evaluate`, `predict`: the main job from a terminal.
+- `sft_nb.cli`: `sft-nb init`, `audit`, `run`, `tune`, `stress`, `check`, `replay`, `report`, `evaluate`, `predict`: the main job from a terminal.
 - `sft_nb.config`: One commented YAML file says what a run is; everything that is wrong with it is said at once.
 - `sft_nb.core`: The few things that every module needs: one sentence for an error, one number from many seeds, one file that is whole or absent.
 - `sft_nb.data.audit`: Look at the data before the model does: copies across splits, broken files, missing labels, and labels that are probably wrong.
@@ -48,6 +52,7 @@
 - `sft_nb.models.fuse`: The same network, cheaper to train: frozen norms go into their convolutions, and each gradient takes the kernel that is fast.
 - `sft_nb.models.language`: Any text encoder by name, with pretrained weights and a new head, that answers to the same words as an image backbone.
 - `sft_nb.models.lora`: Fine-tune a few numbers beside each layer instead of the layers themselves, and keep the backbone as it was.
+- `sft_nb.models.onnx`: Weights that were packed to be executed, turned back into weights that can learn.
 - `sft_nb.models.packed`: Several examples in one row, and none sees another: no arithmetic is spent on padding, nor on words that nobody is to learn.
 - `sft_nb.models.seq2seq`: T5, BART and Marian learn on the same rows as a GPT: the part that is not learnt is read, the part that is learnt is written.
 - `sft_nb.models.tokens`: A text encoder that says something of each token instead of the whole text, and a folder that transformers opens as it is.

@@ -36,10 +36,13 @@ def pytest_sessionstart(session):
     free = shutil.disk_usage(tempfile.gettempdir()).free / 1e9
     if free < 5: pytest.exit(f'{tempfile.gettempdir()} has {free:.1f} GB left; the tests need up to 5', returncode=2)
 
+LONG = 'test_train_survive.py', 'test_chat_run.py', 'test_train_search.py', 'test_few_labels.py', 'test_cli.py' # minutes
+
 def pytest_collection_modifyitems(items):
     "The long ones first, so that no worker is left alone with one of them at the end."
     def order(item):
         if item.path.name == 'test_docs.py': return -1e9
+        if item.path.name in LONG: return LONG.index(item.path.name) - 2e6
         return -Path(item.callspec.params['run']).stat().st_size if item.originalname == 'test_runs' else 0
     items.sort(key=order)
 

@@ -117,9 +117,6 @@ def test_no_wildcards_and_no_patches(name):
         for decorator in getattr(node, 'decorator_list', []):
             assert ast.unparse(decorator).split('(')[0] not in {'patch', 'patch_to'}, f'{name}: @patch of a class'
 
-# What still reaches into another module.
-STILL = {('bench.tune', 'bench.job')}
-
 def private_uses(source: str, package: str = '') -> set: # of (module, name)
     "Names with an underscore that `source` takes from modules of ours, by an import or as an attribute of an imported module."
     tree, homes, out = ast.parse(source), {}, set()
@@ -142,7 +139,6 @@ def test_reading_private_uses():
 @pytest.mark.parametrize('name', MODULES)
 def test_what_is_private_stays_at_home(name):
     found = private_uses(MODULES[name].read_text(encoding='utf-8'), '.'.join(('sft_nb', *name.split('.')[:-1])))
-    found = {(home, what) for home, what in found if (name, home.removeprefix('sft_nb.')) not in STILL}
     assert not found, f'{name} uses ' + ', '.join(f'{home}.{what}' for home, what in sorted(found)) + ': give it a public name, or a home that both share'
 
 def public(name: str) -> list:

@@ -336,7 +336,7 @@ def test_it_needs_nothing_of_the_application_around_it(browser, evaluation, serv
 
 def test_without_scripts_there_is_still_a_verdict(browser, saved):
     with opened(browser, saved, java_script_enabled=False) as page:
-        assert 'FAIL: 1 of 3 checks' in page.inner_text('body') and 'balanced_accuracy' in page.inner_text('body')
+        assert 'FAIL: 1 of 4 demands is shown' in page.inner_text('body') and 'balanced_accuracy' in page.inner_text('body')
 
 @pytest.mark.parametrize('width, scheme', [(1280, 'light'), (390, 'light'), (1280, 'dark')])
 def test_accessibility_by_axe(browser, saved, width, scheme):

@@ -146,25 +146,41 @@ def test_thousand_classes_and_a_hundred_thousand_items(tmp_path):
     wrong = counts*(1 - np.eye(k, dtype=int))
     assert payload['confusion']['pairs'][0]['count'] == wrong.max()
 
-@pytest.mark.parametrize('bound, low, high, passed, words', [
-    ('low', .79, .9, False, 'the lower end of its interval is 0.790, and must be at least 0.80'), ('low', .7996, .9, False, '0.7996, and must be at least 0.80'),
-    ('low', .8, .9, True, '0.800, and must be at least 0.80'), ('high', .1, .85, False, 'the upper end of its interval is 0.850, and must be at most 0.80')])
-def test_verdict_words(bound, low, high, passed, words):
-    verdict = pd.DataFrame([dict(metric='accuracy', threshold=.8, bound=bound, value=.5, low=low, high=high, n=10, passed=passed, note='')])
-    out = summarize(thin(verdict=verdict.assign(metric='recall[only]@a=b', note='so it goes')))
+DEMAND = dict(metric='accuracy', direction='at least', threshold=.8, bound='low', value=.5, low=.4, high=.6, n=10, verdict='failed', note='')
+
+@pytest.mark.parametrize('bound, low, high, verdict, words', [
+    ('low', .79, .9, 'cannot say', 'the lower end of its interval is 0.790, and must be at least 0.80'), ('low', .7996, .9, 'cannot say', '0.7996, and must be at least 0.80'),
+    ('low', .8, .9, 'met', '0.800, and must be at least 0.80'), ('high', .1, .85, 'cannot say', 'the upper end of its interval is 0.850, and must be at most 0.80'),
+    ('low', .1, .75, 'failed', 'even the upper end of its interval is 0.750, and the lower must be at least 0.80')])
+def test_verdict_words(bound, low, high, verdict, words):
+    rows = pd.DataFrame([DEMAND | dict(direction='at least' if bound == 'low' else 'at most', bound=bound, low=low, high=high, verdict=verdict)])
+    out = summarize(thin(verdict=rows.assign(metric='recall[only]@a=b', note='so it goes')))
     assert out['checks'][0]['words'].startswith('Recall of only in a=b: ') and out['checks'][0]['words'].endswith('; so it goes.')
-    out = summarize(thin(verdict=verdict))
-    assert words in out['checks'][0]['words'] and out['passed'] is passed
-    assert out['words'].startswith('PASS' if passed else 'FAIL')
+    out = summarize(thin(verdict=rows))
+    assert words in out['checks'][0]['words'] and out['verdict'] == {'met': 'pass', 'failed': 'fail'}.get(verdict, verdict)
+    assert out['words'].startswith(out['verdict'].upper())
+
+@pytest.mark.parametrize('turned, words', [(dict(over='probe'), 'Accuracy less that of probe: '), (dict(worst_of='type', of='type=poly'), 'Accuracy of the weakest slice by type, type=poly: '),
+                                           (dict(gap_of='type', of='type=poly'), 'Accuracy, the largest gap between a slice by type and the rest, type=poly: ')])
+def test_words_of_demands_on_other_numbers(turned, words):
+    out = summarize(thin(verdict=pd.DataFrame([DEMAND | dict(over='', worst_of='', gap_of='', of='') | turned])))
+    assert out['checks'][0]['words'].startswith(words)
+
+def test_words_of_several_demands():
+    rule = dict(metric='seeds', bound='', note='1 training, and 3 are asked for', verdict='cannot say')
+    out = summarize(thin(verdict=pd.DataFrame([DEMAND, DEMAND | dict(verdict='cannot say'), DEMAND | dict(verdict='met'), DEMAND | rule]), context=dict(standard=dict(name='cells', version='2'))))
+    assert out['words'] == 'FAIL: 1 of 4 demands is shown not to be met; of 2 it cannot be said. The standard: cells, version 2.'
+    assert out['checks'][3]['words'] == 'Seeds: 1 training, and 3 are asked for.'
+    assert summarize(thin(verdict=pd.DataFrame([DEMAND | dict(verdict='met')] * 2)))['words'] == 'PASS: all 2 demands are met.'
 
 def test_a_number_without_interval_does_not_pass_silently():
-    verdict = pd.DataFrame([dict(metric='roc_auc', threshold=.8, bound='low', value=np.nan, low=np.nan, high=np.nan, n=10, passed=False, note='')])
+    verdict = pd.DataFrame([DEMAND | dict(metric='roc_auc', value=np.nan, low=np.nan, high=np.nan, verdict='cannot say')])
     out = summarize(thin(verdict=verdict))
     assert 'no interval' in out['checks'][0]['words'] and 'nan' not in out['checks'][0]['words']
     json.dumps(build_payload(thin(verdict=verdict)), allow_nan=False)
 
 def test_no_standard_is_neither():
-    assert summarize(thin())['passed'] is None
+    assert summarize(thin())['verdict'] == ''
 
 def test_cautions_name_what_is_weak(evaluation):
     texts = ' '.join(c['text'] for c in build_payload(evaluation, max_images=0)['cautions'])

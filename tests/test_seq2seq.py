@@ -10,7 +10,7 @@ transformers = pytest.importorskip('transformers')
 
 from sft_nb.bench.job import run_job
 from sft_nb.core import InputError
-from sft_nb.models.causal import add_lora, is_seq2seq, load_causal, load_chat_tokenizer
+from sft_nb.models.causal import add_lora, is_seq2seq, load_causal, load_chat_tokenizer, save_causal
 from sft_nb.models.seq2seq import Seq2SeqLosses, wrap_losses
 from sft_nb.tasks.chat import chat_loaders
 from sft_nb.tasks.generate import generate_answers, score_examples
@@ -131,3 +131,23 @@ def test_a_run_takes_one(folders, tmp_path):
     card = (run/'card.md').read_text(encoding='utf-8')
     assert 'AutoModelForSeq2SeqLM' in card and 'pipeline_tag: text2text-generation' in card
     with pytest.raises(InputError, match='assistant_only_loss'): run_job(talk_config(write(tmp_path/'m.jsonl', [dict(messages=[*r['prompt'], *r['completion']]) for r in sums()]), folders['T5'], chat=dict(assistant_only_loss=True)), tmp_path/'no', **quiet)
+
+
+def test_flan_t5_translates_learns_and_is_saved_whole(tmp_path):
+    "Real weights, out of ONNX; their last layer is not the table of words, which transformers would tie."
+    model, tokenizer = load_causal('flan-t5-small')
+    ask = lambda model, text: tokenizer.decode(model.generate(**tokenizer(text, return_tensors='pt', return_token_type_ids=False), max_new_tokens=12)[0], skip_special_tokens=True)
+    assert ask(model, 'translate English to German: The house is wonderful.') == 'Das Haus ist wunderbar.'
+    assert model.get_output_embeddings().weight is not model.get_input_embeddings().weight
+    facts = pd.DataFrame([dict(id=k, prompt=f'Where is {k}?', completion=f'{k} lies in {v}.') for k, v in dict(Paris='France', Rome='Italy', Oslo='Norway', Lima='Peru', Kyoto='Japan', Cairo='Egypt').items()])
+    examples = encode_pairs(facts, tokenizer)
+    adapted = add_lora(model, seed=0, r=8)
+    before = score_examples(adapted, examples).loss
+    learn = create_chat_learner(chat_loaders(examples, examples, batch_size=3, alike=True), adapted, seed=0)
+    fine_tune(learn, 6, lr=3e-3)
+    assert score_examples(adapted, examples).loss.mean() < before.mean() / 2
+    place = save_causal(adapted, tokenizer, tmp_path/'tuned')
+    again = transformers.AutoModelForSeq2SeqLM.from_pretrained(place)
+    assert (again.lm_head.weight == model.lm_head.weight).all() and (again.shared.weight == model.shared.weight).all() and not torch.equal(again.lm_head.weight, again.shared.weight)
+    ours = generate_answers(load_causal(place)[0], tokenizer, facts, max_new_tokens=12)
+    assert ours == [ask(again, q) for q in facts.prompt]

@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 
 from ..assets import ASSETS
-from .standard import check_standard
 from ..core import write_text
 from ..evaluate.evaluation import evaluate_predictions
 from ..evaluate.forgetting import FORGETTING_COLUMNS
@@ -50,9 +49,10 @@ def _say_perplexity(what, found) -> str:
 # %% ../../nbs/715_bench.chat_job.ipynb #64f4ad05
 def evaluate_chat(run, # the `Run`, trained
                   context: dict, # see `Evaluation`
-                  ) -> Evaluation: # held against the run's standard
+                  confidence_level: float|None = None, # that of the configuration if None
+                  ) -> Evaluation: # not yet held against a standard
     "Every number of a run on conversations; `answers.html` goes into its folder, too."
-    c, items, level = run.config, run.items, run.config.evaluate.confidence_level
+    c, items, level = run.config, run.items, confidence_level or run.config.evaluate.confidence_level
     preds, base = run.predictions('test'), run.predictions('test', 'base')
     asked = prompt_items(items[items['id'].isin(preds.ids)])
     evaluation = evaluate_predictions(preds, baselines={'base model': base}, seed=c.train.seed, confidence_level=level, n_resamples=c.evaluate.n_resamples,
@@ -70,7 +70,7 @@ def evaluate_chat(run, # the `Run`, trained
     browse_answers(run.folder/'answers.html', preds, base)
     grown = lambda table, row: pd.concat([table, pd.DataFrame([row])], ignore_index=True)
     context = {**evaluation.context, **more, 'notes': notes + list(evaluation.context.get('notes', []))}
-    return check_standard(replace(evaluation, metrics=grown(evaluation.metrics, metric), comparisons=grown(evaluation.comparisons, comparison), curves=evaluation.curves | curves, context=context), c.standard)
+    return replace(evaluation, metrics=grown(evaluation.metrics, metric), comparisons=grown(evaluation.comparisons, comparison), curves=evaluation.curves | curves, context=context)
 
 def _licence(source) -> str: # nothing is learnt from them
     asset = ASSETS.get('halueval' if source in CHAT_SETS else source)

@@ -21,7 +21,9 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from .job import _context, _find_leaks, _judge, _majority, audit_job, prepare_items
+from .job import audit_job, prepare_items, refuse_leaks
+from .judge import describe_run, gather_predictions, judge_runs
+from .standard import check_standard
 from ..config import RunConfig
 from ..core import InputError, atomic_path, derive_seed, expected
 from ..records import Evaluation, Predictions
@@ -43,14 +45,6 @@ def _train_again(configs, items, folder, seeds, say) -> dict: # name → list of
         runs[name] = [train_run(open_run(folder/f'{name}-{i}', replace(config, train=replace(config.train, seed=seed))), items) for i, seed in enumerate(mine)]
         say(f'Trained with fresh seeds: {name}, {len(mine)} run{"s" * (len(mine) > 1)}.')
     return runs
-
-def _gather(runs, split) -> Predictions:
-    "What several runs said about the same items, as one record."
-    parts = [run.predictions(split) for run in runs]
-    if len(runs) == 1: return parts[0]
-    first = parts[0]
-    both = Predictions.from_frame(pd.concat([p.to_frame().assign(seed=run.config.train.seed) for p, run in zip(parts, runs)], ignore_index=True), task=first.task, labels=first.labels or None)
-    return replace(both, provenance=first.provenance)
 
 def _seed_table(runs, metric) -> pd.DataFrame: # configuration, seed, valid, test
     "The metric of each run, on both splits."
@@ -114,7 +108,7 @@ def tune_job(config: RunConfig, # to begin with
     space = read_space(space, config) # first: a mistyped option should not cost an audit
     folder, items = Path(folder), prepare_items(config)
     audit = audit_job(config, items)
-    _find_leaks(config, items, audit, say)
+    refuse_leaks(config, audit, say)
     name, about = kwargs.pop('study_name', None) or folder.resolve().name, dict(n_trials=n_trials, say=say, seed=config.train.seed) | kwargs
     search, probe = tune(config, items, space=space, folder=folder/'search', study_name=name, **about), None
     if probe_space is not False:
@@ -132,17 +126,15 @@ def tune_job(config: RunConfig, # to begin with
 def _evaluate(search, probe, runs, items, audit, folder) -> Evaluation:
     "The test split, read once; over seeds and items, with the baselines in pairs."
     if (folder/'evaluation.json').exists(): return Evaluation.load(folder/'evaluation.json')
-    c, preds = search.config, _gather(runs['tuned'], 'test')
     for several in runs.values():
         for run in several: run.log_read('test', f"after a search of {search.spent['trials']} trials")
-    baselines = {_NAMES[name]: _gather(several, 'test') for name, several in runs.items() if name in _NAMES}
-    baselines |= _majority(c, items, preds)
-    context = _context(runs['tuned'][0], items, preds, audit.to_dict())
+    baselines = {_NAMES[name]: gather_predictions(several, 'test') for name, several in runs.items() if name in _NAMES}
+    context = describe_run(runs['tuned'][0], items, gather_predictions(runs['tuned'], 'test'), audit.to_dict())
     spent = dict(fine_tuning=search.spent) | ({} if probe is None else dict(probe=probe.spent))
     same = '; the linear probe had the same number of trials' if probe is not None else '; the linear probe was not tuned'
     note = f"The configuration was chosen among {search.spent['trials']} by {search.metric} on the validation split ({search.sampler}){same}. It was trained again with fresh seeds before the test split was read."
     context |= dict(search=dict(spent, metric=search.metric, sampler=search.sampler), notes=[*context['notes'], note], run=context['run'] | dict(name=folder.name))
-    evaluation = _judge(c, items, preds, baselines, _gather(runs['tuned'], 'valid'), context)
+    evaluation = check_standard(judge_runs(runs['tuned'], baselines=baselines, context=context), search.config.standard)
     with atomic_path(folder/'seeds.csv') as temporary: _seed_table(runs, search.metric).to_csv(temporary, index=False)
     evaluation.save(folder/'evaluation.json')
     save_report(evaluation, folder)

@@ -23,14 +23,22 @@ import torch
 from ..assets import ASSETS, cache_folder, fetch_asset, writable_folder
 from ..core import InputError, atomic_path, derive_seed, expected, hash_file, raise_problems, suggest_names
 from .language import import_extra, without_bars
+from .onnx import convert_t5
 
 # %% ../../nbs/26_models.causal.ipynb #620f8b83
+_PACKED = 'smollm2-135m', 'flan-t5-small' # assets that are not as transformers opens them
+
 def _convert(asset) -> Path:
     "The folder of an asset's weights as safetensors, with its tokenizer."
     place = cache_folder()/'models'/f'{asset.name}-{asset.sha256[:12]}-v1'
     if place.exists(): return place
     source, t = fetch_asset(asset.name), import_extra()
     print(f'Converting {asset.name} to safetensors, once; that takes about half a minute.')
+    if source.is_dir():
+        with writable_folder(place.parent), atomic_path(place, once=True) as folder:
+            folder.mkdir()
+            convert_t5(source, folder)
+        return place
     for package in ('gguf', 'accelerate'): import_extra(package) # transformers needs them for this
     with without_bars(): model = t.AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
     del model.config.quantization_config # else it counts as quantised, and cannot be saved
@@ -61,12 +69,12 @@ def _grow(model, tokenizer) -> int: # rows that were added
 def _open(name, open_it):
     "What `open_it` makes of transformers and a source; a sentence if that is not to be had."
     t, asset = import_extra(), ASSETS.get(str(name))
-    source = _convert(asset) if asset and asset.member.endswith('.gguf') else name
+    source = _convert(asset) if asset and asset.name in _PACKED else name
     try:
         with without_bars(): return open_it(t, source)
     except (OSError, ValueError, KeyError) as e:
         raise InputError(expected(f'`{name}`', 'a causal language model: an asset, a folder or a name of the Hub', str(e).splitlines()[0],
-                                  'Without a connection take `smollm2-135m`, or a folder. ' + suggest_names(str(name), [a.name for a in ASSETS.values() if a.member.endswith('.gguf')]))) from e
+                                  'Without a connection take `smollm2-135m`, or a folder. ' + suggest_names(str(name), _PACKED))) from e
 
 def _describe_source(name) -> dict:
     "Where weights came from, for a lock."
@@ -101,6 +109,7 @@ def load_causal(name: str|Path = 'smollm2-135m', # an asset, a folder, or a name
     model = _open(name, lambda t, source: (t.AutoModelForSeq2SeqLM if pairs else t.AutoModelForCausalLM).from_pretrained(source, **{'dtype': torch.float32, **kwargs}))
     tokenizer = load_chat_tokenizer(name, **where)
     model.weights_source = _describe_source(name)
+    if pairs: model.config.tie_word_embeddings = model.get_output_embeddings().weight is model.get_input_embeddings().weight # transformers 5 says that T5's always are
     _pad(model, tokenizer)
     if added_tokens: tokenizer.add_tokens(list(added_tokens), special_tokens=True)
     model.grown = _grow(model, tokenizer)

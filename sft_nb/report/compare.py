@@ -114,4 +114,4 @@ def _verdict(ranking) -> dict:
     best, metric = ranking.iloc[0], describe_metric(ranking.metric.iloc[0])['title']
     tied = [r.model for r in ranking.iloc[1:].itertuples() if set(str(r.tied)) & set(str(best.tied))]
     words = f"{best.model} is first in {metric}, {format_metrics(pd.DataFrame([best.to_dict() | dict(label='', slice='')]))['value [interval]'][0]}"
-    return dict(passed=None, checks=[], words=words + (f". Not shown to be worse: {', '.join(tied)}." if tied else ', and shown to be better than ' + ('the other.' if len(ranking) == 2 else 'all others.')))
+    return dict(verdict='', checks=[], words=words + (f". Not shown to be worse: {', '.join(tied)}." if tied else ', and shown to be better than ' + ('the other.' if len(ranking) == 2 else 'all others.')))

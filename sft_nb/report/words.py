@@ -23,12 +23,13 @@ from .embed import plain_values
 # %% ../../nbs/607_report.words.ipynb #8945ec35
 _TITLES = dict(roc_auc='ROC-AUC', brier='Brier score', pr_auc='PR-AUC', f1='F1', f1_micro='F1, pooled', mae='MAE', rmse='RMSE', r2='R²',
                bleu='BLEU', chrf='chrF', rouge1='ROUGE-1', rouge2='ROUGE-2', rougel='ROUGE-L', token_f1='Token F1', exact_match_squad='Exact match (SQuAD)',
-               mrr='MRR', ndcg='NDCG', mase='MASE', smape='sMAPE', crps='CRPS', mcc='MCC', lrap='LRAP', **{f'ndcg_{k}': f'NDCG at {k}' for k in (5, 10, 20)})
+               mrr='MRR', ndcg='NDCG', mase='MASE', smape='sMAPE', crps='CRPS', mcc='MCC', lrap='LRAP', ece='ECE', size_mb='Size in MB', latency_ms='Latency in ms', **{f'ndcg_{k}': f'NDCG at {k}' for k in (5, 10, 20)})
 
 def describe_metric(metric: str, # its name in `Evaluation.metrics`
                     ) -> dict: # title, better ('higher' or 'lower'), about, bounds
     "How a metric is shown to people."
-    title = _TITLES.get(metric) or str(metric)[:1].upper() + str(metric)[1:].replace('_', ' ')
+    name = str(metric).rpartition('.')[2] # `calibration.ece` of a standard is one of a table
+    title = _TITLES.get(name) or name[:1].upper() + name[1:].replace('_', ' ')
     spec = METRICS.get(metric)
     if spec is None: return dict(title=title, better='higher', about='', bounds=[None, None])
     return dict(title=title, better=spec.direction, about=spec.about, bounds=plain_values(spec.bounds))
@@ -39,28 +40,37 @@ def _apart(value, other) -> tuple:
     d = next((d for d in range(3, 7) if value == other or f'{value:.{d}f}' != f'{other:.{d}f}'), 6)
     return f'{value:.{d}f}', f'{other:.2f}' if round(other, 2) == other else f'{other:.{d}f}'
 
-def _title(name) -> str:
-    "A line of a standard, `metric[label]@slice`, in words."
-    name, _, slice = str(name).partition('@')
+def _title(row) -> str:
+    "What a line of a standard is about, in words."
+    name, _, slice = str(row['metric']).partition('@')
     metric, _, label = name.partition('[')
-    return describe_metric(metric)['title'] + (f" of {label.rstrip(']')}" if label else '') + (f' in {slice}' if slice else '')
+    title = describe_metric(metric)['title'] + (f" of {label.rstrip(']')}" if label else '') + (f' in {slice}' if slice else '')
+    said = dict(over=f"{title} less that of {row.get('over')}", worst_of=f"{title} of the weakest slice by {row.get('worst_of')}, {row.get('of')}", gap_of=f"{title}, the largest gap between a slice by {row.get('gap_of')} and the rest, {row.get('of')}")
+    return next((words for key, words in said.items() if row.get(key)), title)
 
 def _check(row) -> dict:
     "One row of a verdict, with its sentence."
-    below = row['bound'] == 'high'
-    end = row['high' if below else 'low']
-    if not np.isfinite(end): return {**plain_values(row), 'words': f"{_title(row['metric'])}: there is no interval, so the demand is not met."}
-    at, limit = _apart(end, row['threshold'])
-    words = f"{_title(row['metric'])}: the {'upper' if below else 'lower'} end of its interval is {at}, and must be {'at most' if below else 'at least'} {limit}"
-    return {**plain_values(row), 'words': words + (f"; {row['note']}." if row.get('note') else '.')}
+    title, bound, lost = _title(row), row['bound'], row['verdict'] == 'failed'
+    shown = dict(low='high', high='low').get(bound, bound) if lost else bound
+    if not bound: words = f'{title}: {row["note"]}.'
+    elif not np.isfinite(end := row[shown]): words = f"{title}: there is no {'interval' if bound != 'value' else 'number'}, so nothing is shown."
+    else:
+        at, limit = _apart(end, row['threshold'])
+        words = f"{title}: {'even ' * (lost and bound != 'value')}{dict(low='the lower end of its interval', high='the upper end of its interval', value='the value')[shown]} is {at}, and {dict(low='the lower', high='the upper', value='it')[bound] + ' ' if lost and bound != 'value' else ''}must be {row['direction']} {limit}" + (f"; {row['note']}." if row.get('note') else '.')
+    return {**plain_values(row), 'words': words}
 
-def summarize(evaluation: Evaluation) -> dict: # passed (True, False or None), words, checks
-    "The verdict in words: PASS or FAIL, and how each check stands."
+def summarize(evaluation: Evaluation) -> dict: # verdict ('pass', 'fail', 'cannot say', or '' if nothing was demanded), words, checks
+    "The verdict in words, and how each demand stands."
     checks = [_check(row) for row in evaluation.verdict.to_dict('records')]
-    failed = sum(not c['passed'] for c in checks)
-    if not checks: return dict(passed=None, words='No standard was declared, so nothing was passed or failed.', checks=[])
-    if failed: return dict(passed=False, words=f"FAIL: {failed} of {len(checks)} checks did not clear {'its threshold' if failed == 1 else 'their thresholds'}.", checks=checks)
-    return dict(passed=True, words='PASS: ' + ('the one check cleared its threshold.' if len(checks) == 1 else f'all {len(checks)} checks cleared their thresholds.'), checks=checks)
+    if not checks: return dict(verdict='', words='No standard was declared, so nothing was passed or failed.', checks=[])
+    of = {v: sum(c['verdict'] == v for c in checks) for v in ('met', 'failed', 'cannot say')}
+    verdict = 'fail' if of['failed'] else 'cannot say' if of['cannot say'] else 'pass'
+    n, many = len(checks), len(checks) > 1
+    said = {'pass': f"{'all ' * many}{n if many else 'the one'} demand{'s are' if many else ' is'} met", 'fail': f"{of['failed']} of {n} demand{'s' * many} {'are' if of['failed'] > 1 else 'is'} shown not to be met" + (f"; of {of['cannot say']} it cannot be said" if of['cannot say'] else ''),
+            'cannot say': f"of {of['cannot say']} of {n} demand{'s' * many} this test set cannot say whether {'they are' if of['cannot say'] > 1 else 'it is'} met"}[verdict]
+    name = evaluation.context.get('standard') or {}
+    return dict(verdict=verdict, words=f"{verdict.upper()}: {said}." + (f" The standard: {name['name']}, version {name['version']}." if name.get('version') else ''), checks=checks)
+
 
 # %% ../../nbs/607_report.words.ipynb #98e2a95a
 def headline_metric(evaluation: Evaluation) -> str: # '' if there is no number of all items

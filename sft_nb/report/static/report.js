@@ -303,14 +303,16 @@ function drawHead(ctx) {
 }
 
 function drawVerdict(ctx) {
-  const { verdict } = ctx.data, tone = verdict.passed === null ? 'none' : verdict.passed ? 'pass' : 'fail';
-  const word = { pass: 'PASS', fail: 'FAIL', none: 'No standard' }[tone];
+  const { verdict } = ctx.data, tone = { pass: 'pass', fail: 'fail', 'cannot say': 'open' }[verdict.verdict] || 'none';
+  const word = { pass: 'PASS', fail: 'FAIL', open: 'CANNOT SAY', none: 'No standard' }[tone];
+  const look = { met: ['pass', '✓ met', 'good'], failed: ['fail', '✗ failed', 'bad'], 'cannot say': ['open', '? cannot say', 'other'] };
   return h('section', { class: `card verdict ${tone}`, 'aria-labelledby': ctx.id('verdict') },
-    h('h2', { id: ctx.id('verdict') }, h('span', { class: 'stamp' }, word), ' ', h('span', {}, verdict.words.replace(/^(PASS|FAIL): /, '').replace(/^./, c => c.toUpperCase()))),
+    h('h2', { id: ctx.id('verdict') }, h('span', { class: 'stamp' }, word), ' ', h('span', {}, verdict.words.replace(/^(PASS|FAIL|CANNOT SAY): /, '').replace(/^./, c => c.toUpperCase()))),
     verdict.checks.length > 0 && h('ul', { class: 'checks' }, verdict.checks.map(check => {
       const ends = [check.low, check.high, check.threshold, check.value].filter(known), low = Math.min(...ends), high = Math.max(...ends), pad = (high - low || .1) * .25;
-      return h('li', { class: check.passed ? 'pass' : 'fail' }, h('span', { class: 'chip' }, check.passed ? '✓ pass' : '✗ fail'), h('span', { class: 'words' }, user(check.words)),
-        h('span', { class: 'drawn', 'aria-hidden': 'true' }, strip({ ...check, tone: check.passed ? 'good' : 'bad' }, [low - pad, high + pad], check.threshold)));
+      const [kind, chip, color] = look[check.verdict];
+      return h('li', { class: kind }, h('span', { class: 'chip' }, chip), h('span', { class: 'words' }, user(check.words)),
+        known(check.value) && h('span', { class: 'drawn', 'aria-hidden': 'true' }, strip({ ...check, tone: color }, [low - pad, high + pad], check.threshold)));
     })));
 }
 
