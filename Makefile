@@ -16,7 +16,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONHOME
 
-.PHONY: help demo test lab docs preview notebooks export clean check readme bench dist setup assets browser
+.PHONY: help demo suite test lab docs preview notebooks export clean check readme bench dist setup assets browser
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ docs: $(READY) ## build the site into _docs/
 
 preview: docs ## build the site and serve it at http://127.0.0.1:8000
 	@$(PY) -m http.server --bind 127.0.0.1 -d _docs 8000
+
+suite: $(READY) ## run the small built-in suite and write its leaderboard into runs/small/
+	@$(BIN)/sft-nb suite small
 
 bench: $(READY) assets ## measure against named peers (BENCH=--quick for a short look)
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(PY) "$$script" $(BENCH); done

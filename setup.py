@@ -16,7 +16,7 @@ setup(
     license=defaults['license'], keywords=defaults['keywords'].split(), python_requires='>=' + defaults['min_python'],
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     packages=find_packages(include=['sft_nb', 'sft_nb.*']), include_package_data=False,
-    package_data={'sft_nb': ['py.typed', '*.yaml', 'report/static/*']},
+    package_data={'sft_nb': ['py.typed', '*.yaml', 'suites/*.yaml', 'report/static/*']},
     install_requires=[k.strip() for k in own('requirements')],
     extras_require={k: v.split() for k, v in own('extras').items()},
     entry_points={'console_scripts': [f'{k} = {v}' for k, v in own('scripts').items()],

@@ -7,11 +7,14 @@
 - `sft_nb.bench.cost`: Quality has a price: megabytes, parameters, milliseconds for an answer.
 - `sft_nb.bench.job`: From a configuration file to a verdict: audit, split, train, evaluate, report, in one call.
 - `sft_nb.bench.judge`: One training or several that differ in the seed alone: the same numbers, the same baselines, one evaluation.
+- `sft_nb.bench.leaderboard`: Who is ahead, who is only tied, what it costs, and what is missing.
 - `sft_nb.bench.replay`: Does the result come out again? The same bytes, the same within its interval, or another one, and then in what it differs.
-- `sft_nb.bench.standard`: State beforehand what a model must show, and let the end of an interval decide, not its middle.
+- `sft_nb.bench.standard`: State beforehand what a model must show, in a file that can be read and hashed.
+- `sft_nb.bench.suite`: Tasks × recipes × seeds from one file: every cell a run of its own, resumed after any kill, and a failure is a result, too.
 - `sft_nb.bench.tune`: Search, give the baseline the same chance, train what was chosen again, and only then look at the test split.
+- `sft_nb.bench.verdict`: Met, failed, or not enough items to say: the end of an interval decides, not its middle.
 - `sft_nb.changes`: Corrections to labels, kept beside the data: each decision on a line of its own, so that all of it can be read, undone and applied again.
-- `sft_nb.cli`: `sft-nb init`, `audit`, `run`, `tune`, `stress`, `check`, `replay`, `report`, `evaluate`, `predict`: the main job from a terminal.
+- `sft_nb.cli`: `sft-nb init`, `audit`, `run`, `tune`, `stress`, `check`, `replay`, `suite`, `report`, `evaluate`, `predict`: the main job from a terminal.
 - `sft_nb.config`: One commented YAML file says what a run is; everything that is wrong with it is said at once.
 - `sft_nb.core`: The few things that every module needs: one sentence for an error, one number from many seeds, one file that is whole or absent.
 - `sft_nb.data.audit`: Look at the data before the model does: copies across splits, broken files, missing labels, and labels that are probably wrong.
@@ -25,6 +28,7 @@
 - `sft_nb.data.splits`: Decide once, by a rule that anyone can repeat, which examples the model learns from and which it is judged by.
 - `sft_nb.data.store`: Decode every image once, and read it from then on at the speed of memory.
 - `sft_nb.data.text`: Which texts are copies of one another, which are nearly so, and what of a test set the training texts give away.
+- `sft_nb.evaluate.aggregate`: One number for a recipe on a dozen tasks, which a single lucky seed on a single task cannot move.
 - `sft_nb.evaluate.bootstrap`: Ten thousand test sets out of one, in seconds.
 - `sft_nb.evaluate.calibration`: Does 80 % mean 80 %, how far is it off, and what repairs it?
 - `sft_nb.evaluate.compare`: Is it better, or was it luck? On the same items, in pairs, and corrected for how often we asked.

@@ -9,31 +9,35 @@ Docs: https://sft-nb.github.io/sft_nb/all.html.md"""
 
 # %% auto #0
 __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job', 'stress_run',
-           'check_standard', 'has_passed', 'ChangeLog', 'apply_changes', 'RunConfig', 'make_config', 'read_config',
-           'write_config', 'InputError', 'audit_items', 'check_leakage', 'find_suspect_labels', 'fingerprint_items',
-           'score_neighbours', 'stop_on_leak', 'create_augment', 'show_augment', 'augment_text', 'create_text_augment',
-           'neighbour_words', 'show_text_augment', 'corrupt_text', 'mask_personal_data', 'measure_truncation',
-           'screen_texts', 'find_contamination', 'fingerprint_texts', 'browse_texts', 'mark_differences',
-           'corrupt_image', 'show_corruptions', 'items_from_file', 'items_from_folder', 'items_from_frame',
-           'load_cifar10', 'load_elpv', 'validate_items', 'hash_split', 'join_groups', 'kfold_split', 'split_items',
-           'build_store', 'compare_predictions', 'delong_test', 'mcnemar_test', 'evaluate_predictions',
-           'majority_baseline', 'bootstrap_interval', 'clopper_pearson_interval', 'estimate_metrics', 'wilson_interval',
-           'compute_metric', 'list_metrics', 'naive_scale', 'minimum_detectable_effect', 'noninferiority_test',
-           'required_n', 'compare_models', 'rank_models', 'rank_over_datasets', 'SliceFrame', 'find_weak_slices',
-           'slice_metrics', 'fit_thresholds', 'measure_fairness', 'compare_calibration', 'estimate_calibration',
-           'fit_calibrator', 'choose_threshold', 'confused_pairs', 'estimate_label_noise', 'risk_coverage_curve',
-           'suspect_labels', 'evaluate_robustness', 'linear_cka', 'measure_forgetting', 'compare_splits',
-           'fit_learning_curve', 'layer_groups', 'layer_rates', 'create_backbone', 'input_statistics', 'list_backbones',
-           'load_backbone', 'save_backbone', 'Evaluation', 'Predictions', 'format_metrics', 'make_predictions',
-           'Annotator', 'measure_agreement', 'make_card', 'make_data_card', 'LabelCleaner', 'ComparisonDisplay',
-           'ForgettingDisplay', 'LearningCurveDisplay', 'RankDisplay', 'RiskCoverageDisplay', 'RobustnessDisplay',
-           'ConfusionDisplay', 'CurveDisplay', 'HistoryDisplay', 'MetricsDisplay', 'ReliabilityDisplay', 'SliceDisplay',
-           'ThresholdDisplay', 'check_card', 'save_page', 'build_report', 'compare_runs', 'image_block',
-           'predict_items', 'create_loss', 'describe_targets', 'make_item_predictions', 'Checkpoint', 'create_learner',
-           'keep_pages', 'cross_predict', 'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run',
-           'open_run', 'predict_files', 'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr',
-           'fine_tune', 'gradual_unfreeze', 'EMA', 'SWA', 'GreedySoup', 'draw_few_shot', 'probe_few_shot',
-           'weigh_suspects', 'WatchGap', 'advise_training', 'MixItems', 'SampleItems', 'SharpnessAware', 'WeightItems',
+           'build_leaderboard', 'save_leaderboard', 'make_suite', 'read_suite', 'run_suite', 'suite_scores',
+           'aggregate_scores', 'performance_profile', 'probability_of_improvement', 'check_runs', 'write_verdict',
+           'measure_cost', 'gather_predictions', 'judge_runs', 'find_edits', 'replay_run', 'make_standard',
+           'read_standard', 'write_standard', 'check_standard', 'overall_verdict', 'ChangeLog', 'apply_changes',
+           'RunConfig', 'make_config', 'read_config', 'write_config', 'InputError', 'audit_items', 'check_leakage',
+           'find_suspect_labels', 'fingerprint_items', 'score_neighbours', 'stop_on_leak', 'create_augment',
+           'show_augment', 'augment_text', 'create_text_augment', 'neighbour_words', 'show_text_augment',
+           'corrupt_text', 'mask_personal_data', 'measure_truncation', 'screen_texts', 'find_contamination',
+           'fingerprint_texts', 'browse_texts', 'mark_differences', 'corrupt_image', 'show_corruptions',
+           'items_from_file', 'items_from_folder', 'items_from_frame', 'load_cifar10', 'load_elpv', 'validate_items',
+           'hash_split', 'join_groups', 'kfold_split', 'split_items', 'build_store', 'compare_predictions',
+           'delong_test', 'mcnemar_test', 'evaluate_predictions', 'majority_baseline', 'bootstrap_interval',
+           'clopper_pearson_interval', 'estimate_metrics', 'wilson_interval', 'compute_metric', 'list_metrics',
+           'naive_scale', 'minimum_detectable_effect', 'noninferiority_test', 'required_n', 'compare_models',
+           'rank_models', 'rank_over_datasets', 'SliceFrame', 'find_weak_slices', 'slice_metrics', 'fit_thresholds',
+           'measure_fairness', 'compare_calibration', 'estimate_calibration', 'fit_calibrator', 'choose_threshold',
+           'confused_pairs', 'estimate_label_noise', 'risk_coverage_curve', 'suspect_labels', 'evaluate_robustness',
+           'linear_cka', 'measure_forgetting', 'compare_splits', 'fit_learning_curve', 'layer_groups', 'layer_rates',
+           'create_backbone', 'input_statistics', 'list_backbones', 'load_backbone', 'save_backbone', 'Evaluation',
+           'Predictions', 'format_metrics', 'make_predictions', 'Annotator', 'measure_agreement', 'make_card',
+           'make_data_card', 'LabelCleaner', 'ComparisonDisplay', 'ForgettingDisplay', 'LearningCurveDisplay',
+           'RankDisplay', 'RiskCoverageDisplay', 'RobustnessDisplay', 'ConfusionDisplay', 'CurveDisplay',
+           'HistoryDisplay', 'MetricsDisplay', 'ReliabilityDisplay', 'SliceDisplay', 'ThresholdDisplay', 'check_card',
+           'save_page', 'build_report', 'compare_runs', 'image_block', 'predict_items', 'create_loss',
+           'describe_targets', 'make_item_predictions', 'Checkpoint', 'create_learner', 'keep_pages', 'cross_predict',
+           'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run', 'open_run', 'predict_files',
+           'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr', 'fine_tune',
+           'gradual_unfreeze', 'EMA', 'SWA', 'GreedySoup', 'draw_few_shot', 'probe_few_shot', 'weigh_suspects',
+           'WatchGap', 'advise_training', 'MixItems', 'SampleItems', 'SharpnessAware', 'WeightItems',
            'regularize_callbacks', 'tune_job', 'expected_best', 'ExpectedBestDisplay', 'ImportanceDisplay',
            'open_search', 'rank_options', 'tune', 'apply_params', 'default_space', 'read_space', 'add_adapters',
            'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha', 'interpolate_weights', 'sweep_weights',
@@ -51,7 +55,15 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
 # %% ../nbs/90_all.ipynb #31284fed
 from .assets import fetch_asset, list_assets
 from .bench.job import audit_job, evaluate_run, load_items, prepare_items, run_job, stress_run
-from .bench.standard import check_standard, has_passed
+from .bench.check import check_runs, write_verdict
+from .bench.cost import measure_cost
+from .bench.judge import gather_predictions, judge_runs
+from .bench.leaderboard import build_leaderboard, save_leaderboard
+from .bench.replay import find_edits, replay_run
+from .bench.standard import make_standard, read_standard, write_standard
+from .bench.suite import make_suite, read_suite, run_suite, suite_scores
+from .bench.verdict import check_standard, overall_verdict
+from .evaluate.aggregate import aggregate_scores, performance_profile, probability_of_improvement
 from .bench.tune import tune_job
 from .changes import ChangeLog, apply_changes
 from .config import RunConfig, make_config, read_config, write_config
@@ -145,7 +157,9 @@ from .evaluate.spans import choose_null_threshold, entity_metric, measure_entiti
 
 # %% ../nbs/90_all.ipynb #5ce82e89
 _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job',
-         'stress_run', 'check_standard', 'has_passed', 'ChangeLog', 'apply_changes', 'RunConfig', 'make_config',
+         'stress_run', 'build_leaderboard', 'save_leaderboard', 'make_suite', 'read_suite', 'run_suite', 'suite_scores', 'aggregate_scores', 'performance_profile',
+         'probability_of_improvement', 'check_runs', 'write_verdict', 'measure_cost', 'gather_predictions', 'judge_runs', 'find_edits', 'replay_run',
+         'make_standard', 'read_standard', 'write_standard', 'check_standard', 'overall_verdict', 'ChangeLog', 'apply_changes', 'RunConfig', 'make_config',
          'read_config', 'write_config', 'InputError', 'audit_items', 'check_leakage', 'find_suspect_labels',
          'fingerprint_items', 'score_neighbours', 'stop_on_leak', 'create_augment', 'show_augment',
          'augment_text', 'create_text_augment', 'neighbour_words', 'show_text_augment', 'corrupt_text', 'mask_personal_data',

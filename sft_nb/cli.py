@@ -1,4 +1,4 @@
-"""`sft-nb init`, `audit`, `run`, `tune`, `stress`, `check`, `replay`, `report`, `evaluate`, `predict`: the main job from a terminal.
+"""`sft-nb init`, `audit`, `run`, `tune`, `stress`, `check`, `replay`, `suite`, `report`, `evaluate`, `predict`: the main job from a terminal.
 
 The command `sft-nb` only calls the library: each sub-command is one function here, a few lines long. What a person gets
 wrong is answered with a sentence and exit code 1, without a traceback (`--debug` shows it). Ctrl-C leaves a run that the
@@ -131,12 +131,24 @@ def _stress_command(args) -> int:
 def _check_command(args) -> int: # 0 pass, 1 fail, 2 cannot say; what is wrong with the input is 3
     "Hold finished runs against a standard: pass, fail, or too few items to say."
     from sft_nb.bench.check import check_runs, write_verdict
-    from sft_nb.bench.standard import overall_verdict, read_standard
+    from sft_nb.bench.standard import read_standard
+    from sft_nb.bench.verdict import overall_verdict
     from sft_nb.train.run import Run
     evaluation = check_runs(read_standard(args.standard), [Run(path) for path in args.runs], args.out)
     print_verdict(evaluation)
     for path in filter(None, (args.json, args.junit)): write_verdict(evaluation, path)
     return {'pass': 0, 'fail': 1, 'cannot say': 2}[overall_verdict(evaluation)]
+
+def _suite_command(args) -> int: # 0 if every cell is done, else 2
+    "Run every task with every recipe and seed, and put the leaderboard together."
+    from sft_nb.bench.leaderboard import build_leaderboard, read_outside, save_leaderboard
+    from sft_nb.bench.suite import read_suite, run_suite
+    suite, out = read_suite(args.suite), args.out or Path('runs')/Path(args.suite).stem
+    outside = read_outside(args.outside, suite) if args.outside else None
+    made = run_suite(suite, out)
+    board = build_leaderboard(suite, out, outside=outside, watts=args.watts)
+    print(f'\n{board}\n\nLeaderboard: {save_leaderboard(board, out)}')
+    return 0 if (made.state == 'done').all() else 2
 
 def _replay_command(args) -> int: # 0 identical or within the interval, 1 different
     "Make a finished run again and say whether the same comes out."
@@ -276,6 +288,11 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument('--out', type=Path, metavar='DIR', help='write evaluation, report and card there (default: into the run, if it is one)')
     p.add_argument('--json', type=Path, metavar='FILE', help='write the verdict as JSON')
     p.add_argument('--junit', type=Path, metavar='FILE', help="write it as JUnit's XML")
+    p = add('suite', _suite_command, 'sft-nb suite small')
+    p.add_argument('suite', metavar='SUITE', help='a YAML file of tasks, recipes and seeds, or the name of one that is built in: small')
+    p.add_argument('--out', type=Path, metavar='DIR', help='folder of its runs (default: runs/NAME); a stopped suite goes on, and what failed is tried again')
+    p.add_argument('--outside', type=Path, metavar='FILE', help='a table of published results to print beside ours: task, recipe, metric, value, n')
+    p.add_argument('--watts', type=float, help='what the machine draws, for an estimate of energy')
     p = add('replay', _replay_command, 'sft-nb replay runs/first')
     p.add_argument('run', metavar='RUN', help='folder of a finished run')
     p.add_argument('--out', type=Path, metavar='DIR', help='folder of the run that is made (default: RUN-replay); a stopped one goes on')
@@ -296,7 +313,7 @@ def main(argv: list|None = None, # what was typed; that of the process if None
     try: return args.run_it(args)
     except KeyboardInterrupt:
         again = shlex.join(['sft-nb', *(sys.argv[1:] if argv is None else map(str, argv))])
-        print(f'\nStopped. Nothing is lost. To go on: {again}' if args.command in ('run', 'demo', 'stress', 'tune', 'replay') else '\nStopped.', file=sys.stderr)
+        print(f'\nStopped. Nothing is lost. To go on: {again}' if args.command in ('run', 'demo', 'stress', 'tune', 'replay', 'suite') else '\nStopped.', file=sys.stderr)
         return 130
     except BrokenPipeError: return 0
     except (InputError, ImportError, OSError) as e:

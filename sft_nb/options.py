@@ -36,6 +36,14 @@ def option(default, # used if the file is silent; `MISSING` for an option that m
 # %% ../nbs/005_options.ipynb #3dda68ef
 _MOST = 100_000 # entries of a file that a person wrote
 
+class _Loader(yaml.SafeLoader):
+    "Plain values only, and no key twice, of which YAML would keep the last in silence."
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(k, deep=True) for k, _ in node.value if k.tag != 'tag:yaml.org,2002:merge']
+        twice = next((k for i, k in enumerate(keys) if k in keys[:i]), None)
+        if twice is not None: raise yaml.constructor.ConstructorError(None, None, f'the key `{twice}` is there twice', node.start_mark)
+        return super().construct_mapping(node, deep)
+
 def read_yaml(path: str|Path, # of the file
               what: str = 'file', # what it is, for the error
               do: str = '', # what to do if it is not there
@@ -44,7 +52,7 @@ def read_yaml(path: str|Path, # of the file
     path = Path(path)
     if not path.is_file(): raise InputError(expected(f'the {what} `{path}`', 'a file', 'a folder' if path.is_dir() else 'nothing', do))
     try:
-        given = yaml.safe_load(path.read_text(encoding='utf-8'))
+        given = yaml.load(path.read_text(encoding='utf-8'), _Loader)
         n = _count(given, {})
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as e: raise InputError(expected(f'`{path}`', 'YAML', ' '.join(str(e).split()))) from None
     if n > _MOST: raise InputError(expected(f'`{path}`', f'a file of at most {_MOST:,} entries', f'one of {n:,} when its references are written out' if n < 10**12 else 'one without end'))

@@ -11,7 +11,8 @@ import yaml
 from test_cli import fails, make_photos, write_config
 
 from sft_nb.bench.check import check_runs
-from sft_nb.bench.standard import TABLES, check_standard, make_standard, overall_verdict, read_standard
+from sft_nb.bench.standard import TABLES, make_standard, read_standard
+from sft_nb.bench.verdict import check_standard, overall_verdict
 from sft_nb.cli import main
 from sft_nb.core import InputError
 from sft_nb.evaluate.evaluation import evaluate_predictions
@@ -85,7 +86,7 @@ def test_seeds_are_counted_and_pooled(runs, tmp_path, capsys):
 def test_another_level_is_computed_not_relabelled(runs, tmp_path):
     strict = check_runs(make_standard(dict(name='s', level=.999, require=[dict(metric='accuracy', at_least=.01)])), runs[:1], tmp_path/'strict')
     usual = runs[0].predictions('test')
-    again = evaluate_predictions(usual, seed=0, confidence_level=.999, metrics=['accuracy'])
+    again = evaluate_predictions(usual, seed=0, confidence_level=.999, metrics=['accuracy'], n_resamples=20_000)
     assert strict.verdict.low[0] == again.get('accuracy').low < evaluate_predictions(usual, seed=0, metrics=['accuracy']).get('accuracy').low
     assert 'cannot say' == overall_verdict(check_standard(evaluate_predictions(usual, seed=0), make_standard(dict(name='s', level=.999, require=[dict(metric='accuracy', at_least=.01)]))))
 

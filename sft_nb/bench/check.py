@@ -20,7 +20,8 @@ import pandas as pd
 
 from .cost import measure_cost
 from .judge import judge_runs, raise_unlike
-from .standard import Standard, check_standard, overall_verdict, rule_row
+from .standard import Standard
+from .verdict import check_standard, overall_verdict, rule_row
 from ..core import InputError, expected, raise_problems, write_text
 from ..records import Evaluation
 from ..report.card import save_report

@@ -22,7 +22,7 @@ from fastai.torch_core import default_device
 
 from ..assets import ASSETS, fetch_asset
 from .judge import describe_run, judge_runs
-from .standard import check_standard
+from .verdict import check_standard
 from ..config import RunConfig, make_config
 from ..core import InputError, expected, hash_json, suggest_names
 from ..data.audit import Audit, audit_items, find_duplicates, stop_on_leak

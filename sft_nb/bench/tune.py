@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from .job import audit_job, prepare_items, refuse_leaks
 from .judge import describe_run, gather_predictions, judge_runs
-from .standard import check_standard
+from .verdict import check_standard
 from ..config import RunConfig
 from ..core import InputError, atomic_path, derive_seed, expected
 from ..records import Evaluation, Predictions
