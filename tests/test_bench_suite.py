@@ -133,3 +133,15 @@ def test_results_from_elsewhere_must_say_their_n(whole, tmp_path, capsys):
     pd.DataFrame([dict(task='small', recipe='theirs', metric='accuracy', value=.9, n=400)]).to_csv(tmp_path/'o.csv', index=False)
     assert main(['suite', str(whole/'s.yaml'), '--out', str(whole/'out'), '--outside', str(tmp_path/'o.csv')]) == 0
     assert 'theirs' in (whole/'out'/'leaderboard.html').read_text() and 'theirs' not in (whole/'out'/'leaderboard.csv').read_text()
+
+
+def test_errors_are_ranked_with_the_least_first(monkeypatch):
+    import sft_nb.bench.leaderboard as module
+    rng = np.random.default_rng(0)
+    suite = make_suite(dict(name='errors', tasks={t: dict(data=dict(path=t)) for t in 'abcd'}, recipes=dict(bad={}, good={}), seeds=[0, 1]))
+    scores = pd.DataFrame([dict(task=t, recipe=r, seed=s, metric='mae', value=v + rng.uniform(0, .01), low=0., high=1., n=9, state='done', why='') for t in 'abcd' for s in (0, 1) for r, v in (('bad', .5), ('good', .2))])
+    monkeypatch.setattr(module, 'suite_scores', lambda *a: scores)
+    monkeypatch.setattr(module, 'suite_costs', lambda *a: scores[['task', 'recipe', 'seed']].assign(seconds=1., size_mb=1.))
+    board = build_leaderboard(suite, 'nowhere')
+    assert board.table.recipe.tolist() == ['good', 'bad'] and 'iqm' not in board.table and any('between 0 and 1' in n for n in board.notes)
+    assert board.improvement.recipe[0] == 'good' and board.improvement.value[0] == 1
