@@ -106,16 +106,16 @@ def check_value(where: str, # the path of the option
     return []
 
 # %% ../nbs/005_options.ipynb #29f22304
-def parse_options(cls, # a dataclass of options
+def parse_options(section, # a dataclass of options
                   given, # what the file says
                   where: str, # the name of the section, '' for the file
                   problems: list, # what does not fit is added here
-                  ): # an object of `cls`; None if there are problems
+                  ): # an object of `section`; None if there are problems
     "A section of a file, checked."
     if not isinstance(given, dict):
-        problems.append(expected(f'`{where or "the file"}`', 'a mapping of ' + ', '.join(f.name for f in fields(cls)), _short(given)))
+        problems.append(expected(f'`{where or "the file"}`', 'a mapping of ' + ', '.join(f.name for f in fields(section)), _short(given)))
         given = {}
-    known, hints, values = {f.name: f for f in fields(cls)}, typing.get_type_hints(cls), {}
+    known, hints, values = {f.name: f for f in fields(section)}, typing.get_type_hints(section), {}
     path = lambda key: f'{where}.{key}' if where else str(key)
     for key in given:
         if key not in known: problems.append(f"Unknown key `{path(key)}`. {suggest_names(key, known)}")
@@ -129,7 +129,7 @@ def parse_options(cls, # a dataclass of options
             found = check_value(path(key), value, f, kind)
             problems += found
             if not found: values[key] = [parse_options(f.metadata['each'], v, f'{path(key)}[{i}]', problems) for i, v in enumerate(value)] if f.metadata['each'] else value
-    return None if problems else cls(**values)
+    return None if problems else section(**values)
 
 def _short(value) -> str:
     "Enough of a value to know it again."
