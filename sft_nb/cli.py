@@ -230,6 +230,24 @@ def print_verdict(evaluation, # an `Evaluation`, held against a standard or not
     for check in said['checks']: print(f"{check['verdict'].upper():10s}  {check['words']}")
     if said['checks']: print(said['words'])
 
+# %% ../nbs/80_cli.ipynb #36d63d9b
+def _add_bench(add):
+    "What can be typed after `sft-nb check`, `replay` and `suite`."
+    p = add('check', _check_command, 'sft-nb check solar.yaml runs/first --junit verdict.xml')
+    p.add_argument('standard', metavar='STANDARD', help='a YAML file that says what must be shown')
+    p.add_argument('runs', metavar='RUN', nargs='+', help='folder of a finished run; several must differ in the seed alone')
+    p.add_argument('--out', type=Path, metavar='DIR', help='write evaluation, report and card there (default: into the run, if it is one)')
+    p.add_argument('--json', type=Path, metavar='FILE', help='write the verdict as JSON')
+    p.add_argument('--junit', type=Path, metavar='FILE', help="write it as JUnit's XML")
+    p = add('suite', _suite_command, 'sft-nb suite small')
+    p.add_argument('suite', metavar='SUITE', help='a YAML file of tasks, recipes and seeds, or the name of one that is built in: small')
+    p.add_argument('--out', type=Path, metavar='DIR', help='folder of its runs (default: runs/NAME); a stopped suite goes on, and what failed is tried again')
+    p.add_argument('--outside', type=Path, metavar='FILE', help='a table of published results to print beside ours: task, recipe, metric, value, n')
+    p.add_argument('--watts', type=float, help='what the machine draws, for an estimate of energy')
+    p = add('replay', _replay_command, 'sft-nb replay runs/first')
+    p.add_argument('run', metavar='RUN', help='folder of a finished run')
+    p.add_argument('--out', type=Path, metavar='DIR', help='folder of the run that is made (default: RUN-replay); a stopped one goes on')
+
 # %% ../nbs/80_cli.ipynb #e1e99f4d
 def make_parser() -> argparse.ArgumentParser:
     "All that can be typed after `sft-nb`."
@@ -282,20 +300,7 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument('--probe-items', type=int, default=800, help='of the probe set (default: 800)')
     p.add_argument('--seed', type=int, default=0, help='of samples and corruptions (default: 0)')
     _add_tune(add)
-    p = add('check', _check_command, 'sft-nb check solar.yaml runs/first --junit verdict.xml')
-    p.add_argument('standard', metavar='STANDARD', help='a YAML file that says what must be shown')
-    p.add_argument('runs', metavar='RUN', nargs='+', help='folder of a finished run; several must differ in the seed alone')
-    p.add_argument('--out', type=Path, metavar='DIR', help='write evaluation, report and card there (default: into the run, if it is one)')
-    p.add_argument('--json', type=Path, metavar='FILE', help='write the verdict as JSON')
-    p.add_argument('--junit', type=Path, metavar='FILE', help="write it as JUnit's XML")
-    p = add('suite', _suite_command, 'sft-nb suite small')
-    p.add_argument('suite', metavar='SUITE', help='a YAML file of tasks, recipes and seeds, or the name of one that is built in: small')
-    p.add_argument('--out', type=Path, metavar='DIR', help='folder of its runs (default: runs/NAME); a stopped suite goes on, and what failed is tried again')
-    p.add_argument('--outside', type=Path, metavar='FILE', help='a table of published results to print beside ours: task, recipe, metric, value, n')
-    p.add_argument('--watts', type=float, help='what the machine draws, for an estimate of energy')
-    p = add('replay', _replay_command, 'sft-nb replay runs/first')
-    p.add_argument('run', metavar='RUN', help='folder of a finished run')
-    p.add_argument('--out', type=Path, metavar='DIR', help='folder of the run that is made (default: RUN-replay); a stopped one goes on')
+    _add_bench(add)
     p = add('predict', _predict_command, 'sft-nb predict runs/first new/*.jpg --out said.csv')
     p.add_argument('run', metavar='RUN', help='folder of a finished run')
     p.add_argument('files', metavar='FILE', nargs='+', help='images; for a run on texts, texts or tables with its column of them; for chat, prompts or tables with `prompt` or `messages`')

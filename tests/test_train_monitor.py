@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from sft_nb.bench.job import _notes
+from sft_nb.bench.judge import _notes
 from sft_nb.core import InputError
 from sft_nb.data.augment import create_augment
 from sft_nb.data.items import load_elpv

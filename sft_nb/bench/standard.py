@@ -52,7 +52,7 @@ class Standard:
     name: str = option(MISSING, 'what it is called')
     version: str = option('1', 'raised with each change')
     about: str = option('', 'why these limits')
-    level: float = option(.95, 'confidence level of every interval', low=.5, high=.9999)
+    level: float = option(.95, 'confidence level of every interval', low=.5, high=.99)
     primary: str|None = option(None, 'the number of the headline; that of the first demand if empty')
     seeds: int = option(1, 'trainings that differ in the seed alone, at least', low=1)
     division: str = option('open', 'closed: the recipe is given in `fixed`; open: any', choices=('open', 'closed'))
