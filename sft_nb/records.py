@@ -454,13 +454,13 @@ class Evaluation:
         raise KeyError(f"No `{metric}` for label '{label}' and slice '{slice}'. {suggest_names(metric, m.metric.unique())}")
 
 # %% ../nbs/02_records.ipynb #335d2020
-_tables = ('metrics', 'comparisons', 'examples', 'verdict')
+_tables, _FORMAT = ('metrics', 'comparisons', 'examples', 'verdict'), 'sft_nb.evaluation/2'
 
 def _rows(frame: pd.DataFrame) -> list: return json.loads(frame.to_json(orient='records', double_precision=15))
 
 def _save_evaluation(self, path: str|Path) -> Path:
     "Write to one JSON file."
-    out = dict(format='sft_nb.evaluation/1', task=self.task, labels=self.labels, n=self.n, confusion=self.confusion.tolist())
+    out = dict(format=_FORMAT, task=self.task, labels=self.labels, n=self.n, confusion=self.confusion.tolist())
     out |= {name: _rows(getattr(self, name)) for name in _tables}
     out |= dict(curves={k: _rows(v) for k, v in self.curves.items()}, context=self.context)
     return write_text(path, json.dumps(out, indent=1, default=str, ensure_ascii=False))
@@ -470,6 +470,7 @@ def _load_evaluation(cls, path: str|Path) -> 'Evaluation':
     file = Path(path)/'evaluation.json' if Path(path).is_dir() else Path(path)
     if not file.is_file(): raise InputError(expected(f'`{path}`', 'the folder of a finished run', 'one without `evaluation.json`', 'Run it first: sft-nb run CONFIG.'))
     d = json.loads(file.read_text(encoding='utf-8'))
+    if d.get('format') != _FORMAT: raise InputError(expected(f'`{file}`', f'written as {_FORMAT}', d.get('format'), 'Remove it, and give the command of the run again: what was trained is kept, and only evaluated anew.'))
     frames = {k: _from_rows(d[k], dict(metrics=METRIC_COLUMNS, comparisons=COMPARISON_COLUMNS).get(k)) for k in _tables}
     return cls(d['task'], tuple(d['labels']), d['n'], confusion=np.array(d['confusion'], int),
                curves={k: _from_rows(v) for k, v in d['curves'].items()}, context=d['context'], **frames)
