@@ -37,10 +37,11 @@ def read_demo() -> dict: # as in the file
 
 def _run(config: RunConfig, folder) -> int:
     from sft_nb.bench.job import run_job
+    from sft_nb.bench.verdict import overall_verdict
     evaluation = run_job(config, folder)
     print_result(evaluation)
     print(f'Report: {Path(folder)/"report.html"}')
-    return 0 if evaluation.verdict.empty or (evaluation.verdict['verdict'] == 'met').all() else 2
+    return 0 if overall_verdict(evaluation) in ('', 'pass') else 2
 
 # %% ../nbs/80_cli.ipynb #3414c21d
 def _init_command(args) -> int:
@@ -172,6 +173,7 @@ def _predict_command(args) -> int:
 def _tune_command(args) -> int:
     "Search a configuration and its baseline, train what was chosen again, then evaluate."
     from sft_nb.bench.tune import tune_job
+    from sft_nb.bench.verdict import overall_verdict
     out = args.out or Path('runs')/f'{Path(args.config).stem}-search'
     given = {k: getattr(args, k) for k in ('metric', 'sampler', 'pruner', 'storage', 'study_name', 'timeout') if getattr(args, k) is not None}
     tuned = tune_job(read_config(args.config), out, n_trials=args.trials, n_seeds=args.seeds, space=args.space, probe_space=False if args.no_probe else None, **given)
@@ -180,7 +182,7 @@ def _tune_command(args) -> int:
         print_result(tuned.evaluation)
         print(f'Report: {out/"report.html"}')
     print(f'The configuration: {out/"search"/"best.yaml"}')
-    return 0 if tuned.evaluation is None or tuned.evaluation.verdict.empty or (tuned.evaluation.verdict['verdict'] == 'met').all() else 2
+    return 0 if tuned.evaluation is None or overall_verdict(tuned.evaluation) in ('', 'pass') else 2
 
 def _add_tune(add):
     "What can be typed after `sft-nb tune`."

@@ -21,7 +21,7 @@ import pandas as pd
 from .cost import measure_cost
 from .judge import judge_runs, raise_unlike
 from .standard import Standard
-from .verdict import check_standard, overall_verdict, rule_row
+from .verdict import check_standard, rule_row
 from ..core import InputError, expected, raise_problems, write_text
 from ..records import Evaluation
 from ..report.card import save_report
@@ -96,7 +96,7 @@ def write_verdict(evaluation: Evaluation, # from `check_runs`
     "The verdict for a build server."
     said, about, path = summarize(evaluation), evaluation.context.get('standard') or {}, Path(path)
     if path.suffix == '.json':
-        return write_text(path, json.dumps(dict(format='sft_nb.verdict/1', standard=about, verdict=overall_verdict(evaluation), words=said['words'], demands=said['checks']), indent=1, ensure_ascii=False))
+        return write_text(path, json.dumps(dict(format='sft_nb.verdict/1', standard=about, verdict=said['verdict'], words=said['words'], demands=said['checks']), indent=1, ensure_ascii=False))
     if path.suffix != '.xml': raise InputError(expected(f'`{path}`', 'a .json or .xml file', f'`{path.suffix}`'))
     count = lambda v: str(sum(c['verdict'] == v for c in said['checks']))
     suite = ElementTree.Element('testsuite', name=f"{about.get('name')} {about.get('version', '')}".strip(), tests=str(len(said['checks'])), failures=count('failed'), errors=count('cannot say'), skipped='0')

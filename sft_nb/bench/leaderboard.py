@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .suite import Suite, suite_scores
+from .cost import model_size
+from .suite import Suite, suite_cells, suite_scores
 from ..core import InputError, expected, raise_problems, write_text
 from ..evaluate.aggregate import aggregate_scores, probability_of_improvement
 from ..evaluate.many import rank_over_datasets
@@ -33,13 +34,12 @@ def suite_costs(suite: Suite, # that was run
                 watts: float|None = None, # what the machine draws, for an estimate of energy
                 ) -> pd.DataFrame: # task, recipe, seed, seconds, size_mb, watt_hours; NaN where there is no run
     "What training each cell took."
-    scores = suite_scores(suite, folder)[['task', 'recipe', 'seed', 'state']]
     rows = []
-    for r in scores.itertuples():
-        run, row = Run(Path(folder)/r.task/r.recipe/str(r.seed)), dict(task=r.task, recipe=r.recipe, seed=r.seed, seconds=np.nan, size_mb=np.nan)
-        if r.state == 'done':
+    for task, recipe, seed in suite_cells(suite):
+        run, row = Run(Path(folder)/task/recipe/str(seed)), dict(task=task, recipe=recipe, seed=seed, seconds=np.nan, size_mb=np.nan)
+        if (run/'evaluation.json').is_file():
             spent = run.predictions('test').provenance.get('seconds', {})
-            row |= dict(seconds=sum(v for k, v in spent.items() if k not in ('images', 'text')), size_mb=sum(p.stat().st_size for p in (run/'model').rglob('*') if p.is_file()) / 1e6)
+            row |= dict(seconds=sum(v for k, v in spent.items() if k not in ('images', 'text')), size_mb=model_size(run))
         rows.append(row)
     costs = pd.DataFrame(rows)
     return costs if watts is None else costs.assign(watt_hours=costs.seconds * watts / 3600)

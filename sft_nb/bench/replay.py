@@ -20,7 +20,6 @@ import pandas as pd
 
 from .job import run_job
 from .judge import judge_runs
-from ..core import InputError, expected
 from ..evaluate.compare import compare_predictions
 from ..train.run import Run
 
@@ -28,8 +27,9 @@ from ..train.run import Run
 def find_edits(run: Run, # finished
                ) -> pd.DataFrame: # table, metric, of, what, reported, computed: each number that does not follow from the predictions
     "Reported numbers that the run's own predictions do not give. Reads the labels of the test split, and the ledger says so."
+    said = run.evaluation # which says so if the run is not finished
     run.log_read('test', 'replay')
-    said, found, out = run.evaluation, judge_runs([run]), []
+    found, out = judge_runs([run]), []
     for table, keys, values in (('metrics', ['metric', 'label', 'slice'], ['value', 'low', 'high', 'n']), ('comparisons', ['metric', 'baseline'], ['value', 'baseline_value', 'difference', 'low', 'high', 'p_value', 'n'])):
         both = getattr(said, table).merge(getattr(found, table), on=keys, how='outer', suffixes=('_said', '_found'), indicator=True)
         for row in both.to_dict('records'):
@@ -85,7 +85,6 @@ def replay_run(run: Run, # finished
                say=print, # called with a line of text for each step
                ) -> Replayed:
     "Make a run again from its configuration, and compare. Goes on where an earlier call was stopped."
-    if not (run/'evaluation.json').is_file(): raise InputError(expected(f'`{run.folder}`', 'a finished run', 'one without `evaluation.json`', 'Run it first: sft-nb run CONFIG.'))
     again = Run(Path(folder or f'{str(run.folder).rstrip("/")}-replay'))
     edits = find_edits(run)
     run_job(run.config, again.folder, say=say)

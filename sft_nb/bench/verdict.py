@@ -20,7 +20,9 @@ import pandas as pd
 from .standard import Demand, Standard, parse_name
 from ..core import InputError, expected, raise_problems, suggest_names
 from ..evaluate.metrics import METRICS
+from ..evaluate.power import minimum_detectable_effect, required_n
 from ..records import Evaluation
+from ..report.words import summarize
 
 # %% ../../nbs/702_bench.verdict.ipynb #e6c0837b
 def _decide(row, limit, up, bound, level) -> tuple: # verdict, items that would decide (NaN if no number would)
@@ -30,10 +32,9 @@ def _decide(row, limit, up, bound, level) -> tuple: # verdict, items that would 
     if clears(ends[bound]): return 'met', np.nan
     if bound == 'value': return ('failed' if np.isfinite(row['value']) else 'cannot say'), np.nan
     if np.isfinite([row['low'], row['high']]).all() and not clears(ends['high' if bound == 'low' else 'low']): return 'failed', np.nan
-    z, gap = NormalDist().inv_cdf((1 + level) / 2), abs(row['value'] - limit)
-    error = abs(row['value'] - ends['low' if row['value'] > limit else 'high']) / z
-    needed = row['n'] * ((z + NormalDist().inv_cdf(.8)) * error / gap)**2 if gap > 0 else np.inf
-    return 'cannot say', float(np.ceil(needed)) if needed < 1e8 else np.nan
+    gap, error = abs(row['value'] - limit), abs(row['value'] - ends['low' if row['value'] > limit else 'high']) / NormalDist().inv_cdf((1 + level) / 2)
+    needed = required_n(gap, spread=error * row['n']**.5, confidence_level=level) if gap > 0 and np.isfinite(error) else np.inf
+    return 'cannot say', float(needed) if needed < 1e8 else np.nan
 
 def _say(verdict, needed, n) -> str:
     "What an undecided demand would need."
@@ -70,12 +71,13 @@ def _rows_of(d: Demand, e: Evaluation) -> pd.DataFrame: # with value, low, high,
 # %% ../../nbs/702_bench.verdict.ipynb #71070ff1
 VERDICT_COLUMNS = ['metric', 'over', 'worst_of', 'gap_of', 'of', 'direction', 'threshold', 'bound', 'value', 'low', 'high', 'n', 'verdict', 'needed_n', 'note']
 
-def _check_demand(d: Demand, e: Evaluation, level: float) -> dict: # of `VERDICT_COLUMNS`
-    "One line of the verdict."
+def _check_demand(d: Demand, e: Evaluation, asked: float|None) -> dict: # of `VERDICT_COLUMNS`
+    "One line of the verdict; at the level that was measured, where none is asked for."
     up = d.at_least is not None
     limit, bound = (d.at_least, d.bound or 'low') if up else (d.at_most, d.bound or 'high')
     out = []
     for row in _rows_of(d, e).to_dict('records'):
+        level = asked or row['confidence_level']
         if d.over and row['low'] == row['high']: verdict, needed, note = 'cannot say', np.nan, f"no item of {int(row['n']):,} tells the two apart, so the interval says nothing"
         elif abs(row['confidence_level'] - level) > 1e-9 and bound != 'value': verdict, needed, note = 'cannot say', np.nan, f"measured at {row['confidence_level']:g} and not at {level:g}: evaluate it again"
         else:
@@ -97,10 +99,12 @@ def _check_power(standard: Standard, e: Evaluation) -> list:
     "Whether the test set could show what it has to."
     p = standard.power
     if p.effect is None: return []
-    row, z = e.get(standard.primary), NormalDist()
-    least = (z.inv_cdf((1 + standard.level) / 2) + z.inv_cdf(p.power)) / z.inv_cdf((1 + row.confidence_level) / 2) * (row.high - row.low) / 2
+    row = e.get(standard.primary)
+    if not row.high > row.low: return [rule_row('power', 'cannot say', f'{standard.primary} has no interval')]
+    kw = dict(spread=(row.high - row.low) / 2 / NormalDist().inv_cdf((1 + row.confidence_level) / 2) * row.n**.5, power=p.power, confidence_level=standard.level)
+    least = minimum_detectable_effect(row.n, **kw)
     if least <= p.effect: return [rule_row('power', 'met', f'a difference of {least:.3f} in {standard.primary} is seen with a probability of {p.power:g}, and {p.effect:g} had to be')]
-    return [rule_row('power', 'cannot say', f'with n = {int(row.n):,} only a difference of {least:.3f} in {standard.primary} is seen with a probability of {p.power:g}, and {p.effect:g} has to be; about {row.n * (least / p.effect)**2:,.0f} items would do')]
+    return [rule_row('power', 'cannot say', f'with n = {int(row.n):,} only a difference of {least:.3f} in {standard.primary} is seen with a probability of {p.power:g}, and {p.effect:g} has to be; about {required_n(p.effect, **kw):,} items would do')]
 
 # %% ../../nbs/702_bench.verdict.ipynb #a6d52387
 def check_standard(evaluation: Evaluation, # what was found
@@ -114,7 +118,7 @@ def check_standard(evaluation: Evaluation, # what was found
     else: demands, level, power = standard.require, standard.level, _check_power(standard, evaluation)
     rows, problems = [], []
     for d in demands:
-        try: rows.append(_check_demand(d, evaluation, level or _rows_of(d, evaluation).confidence_level.iloc[0]))
+        try: rows.append(_check_demand(d, evaluation, level))
         except InputError as e: problems += e.problems
     raise_problems(problems)
     about = dict(name='the configuration') if isinstance(standard, dict) else dict(name=standard.name, version=standard.version, key=standard.key)
@@ -128,5 +132,4 @@ def _direction(name) -> str:
 def overall_verdict(evaluation: Evaluation, # held against a standard
                     ) -> str: # pass, fail or cannot say; '' if nothing was demanded
     "All lines of a verdict in one."
-    found = set(evaluation.verdict.get('verdict', []))
-    return '' if not found else 'fail' if 'failed' in found else 'cannot say' if 'cannot say' in found else 'pass'
+    return summarize(evaluation)['verdict']
