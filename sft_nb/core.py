@@ -15,7 +15,7 @@ __all__ = ['TASKS', 'InputError', 'expected', 'raise_problems', 'suggest_names',
            'hash_file', 'hash_json', 'describe_environment', 'track']
 
 # %% ../nbs/00_core.ipynb #1aea03dc
-import contextlib, difflib, glob, hashlib, importlib.metadata, json, os, platform, shutil, sys, tempfile
+import contextlib, difflib, functools, glob, hashlib, importlib.metadata, importlib.resources, json, os, platform, re, shutil, sys, tempfile
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -82,8 +82,11 @@ def atomic_path(path: str|Path, # where the file or folder shall be; missing fol
         if name.is_file():
             with open(name, 'rb') as f: os.fsync(f.fileno())
             os.chmod(name, 0o666 & ~_umask())
+        before = Path(folder)/f'before-{path.name}'
+        if name.is_dir() and path.is_dir() and not once: os.replace(path, before) # a folder does not go over a full one
         try: os.replace(name, path)
         except OSError:
+            if before.exists(): os.replace(before, path)
             if not (once and path.exists()): raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -140,14 +143,25 @@ def hash_json(value, # anything that JSON can hold; other values by their `str`
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 # %% ../nbs/00_core.ipynb #494ed435
-def describe_environment(packages: tuple = ('sft_nb', 'torch', 'fastai', 'timm', 'numpy', 'pandas', 'scikit-learn', 'albumentations'), # whose versions to name
+def describe_environment(packages: tuple|None = None, # whose versions to name; None for all that this library can use
                          ) -> dict: # plain values, ready for JSON
-    "Versions and machine: what a result was made with."
+    "Versions, code and machine: what a result was made with."
     versions = {}
-    for name in packages:
+    for name in _required() if packages is None else packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError): versions[name] = importlib.metadata.version(name)
     return dict(python=platform.python_version(), platform=platform.platform(), processor=_processor(),
-                cores=os.cpu_count(), packages=versions)
+                cores=os.cpu_count(), code=_hash_code(), packages=versions)
+
+def _required() -> list:
+    "This library and what it asks for, with its extras but those to develop it and to read notebooks."
+    asked = [r for r in importlib.metadata.requires('sft_nb') or [] if not re.search(r'extra == .(dev|notebook)\b', r)]
+    return ['sft_nb', *dict.fromkeys(re.match(r'[\w.-]+', r)[0] for r in sorted(asked))]
+
+@functools.cache
+def _hash_code() -> str:
+    "Of this library's own sources: two versions with one number are not the same."
+    root = Path(str(importlib.resources.files('sft_nb')))
+    return hash_json({p.relative_to(root).as_posix(): hash_file(p) for p in sorted(root.rglob('*.py'))})[:16]
 
 def _processor() -> str:
     "The processor's name; `platform.processor` is often empty on Linux."

@@ -407,22 +407,46 @@ def _is_ours(path) -> bool:
 Predictions.from_file = classmethod(_from_file)
 
 # %% ../nbs/02_records.ipynb #d8b52599
-def _save(self, path: str|Path) -> Path:
+def _save(self, path: str|Path, *,
+          sealed: bool = False, # leave the targets out
+          ) -> Path:
     "Write to one Parquet file; any Parquet reader sees the table of `to_frame`."
-    table = pa.Table.from_pandas(self.to_frame(), preserve_index=False)
+    frame = self.to_frame()
+    table = pa.Table.from_pandas(frame.drop(columns=[c for c in frame if sealed and (c == 'target' or c.startswith('target_'))]), preserve_index=False)
     about = dict(task=self.task, labels=self.labels, provenance=self.provenance)
     with atomic_path(path) as temporary:
         pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), b'sft_nb': json.dumps(about, default=str).encode()}), temporary)
     return Path(path)
 
-def _load(cls, path: str|Path) -> 'Predictions':
+def _load(cls, path: str|Path, *,
+          targets: pd.Series|None = None, # id → label (several joined by ;) or number, for a file that was saved without
+          ) -> 'Predictions':
     "Read what `save` wrote."
     table = pq.read_table(path)
     about = json.loads((table.schema.metadata or {}).get(b'sft_nb', b'{}'))
-    labels = tuple(about['labels']) if about.get('labels') else None
-    return cls.from_frame(table.to_pandas(), task=about.get('task'), labels=labels, provenance=about.get('provenance'))
+    labels, frame = tuple(about['labels']) if about.get('labels') else None, table.to_pandas()
+    if targets is not None: frame = _join_targets(frame, targets, task=about.get('task'))
+    return cls.from_frame(frame, task=about.get('task'), labels=labels, provenance=about.get('provenance'))
 
 Predictions.save, Predictions.load = _save, classmethod(_load)
+
+# %% ../nbs/02_records.ipynb #8d164e30
+def _join_targets(frame: pd.DataFrame, # predictions with a column `id`, and without targets
+                  targets: pd.Series, # id → label, as text (several joined by ;), or number
+                  *,
+                  task: str|None = None, # one of `PREDICTION_TASKS`, if the column of labels shall become numbers
+                  ) -> pd.DataFrame: # raises `InputError` unless the two have the same items
+    "Predictions with the targets that were kept elsewhere."
+    raise_problems([expected('column `id`', 'in the predictions', 'only ' + ', '.join(frame.columns))] * ('id' not in frame))
+    ids = frame['id'].astype(str)
+    target, missing = ids.map(targets), targets.index.difference(ids)
+    problems = [expected('the items that were predicted', 'those whose labels are sealed', f'others in {name_rows(ids, target.isna())}')] if target.isna().any() else []
+    if len(missing): problems.append(expected('the items that were predicted', f'all {len(targets)} whose labels are sealed', f"{len(targets) - len(missing)}, without {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}", 'Predict every item: what is left out is what was hard.'))
+    raise_problems(problems)
+    if task == 'multi_label': return frame.assign(**{f'target_{c[6:]}': [int(c[6:] in t.split(';')) for t in target] for c in frame if c.startswith('score_')})
+    return frame.assign(target=target.astype(float) if task == 'regression' else target)
+
+Predictions.join_targets = staticmethod(_join_targets)
 
 # %% ../nbs/02_records.ipynb #eef7e04c
 METRIC_COLUMNS = ['metric', 'label', 'slice', 'value', 'low', 'high', 'n', 'confidence_level', 'method']

@@ -16,14 +16,14 @@ sys.path.insert(0, str(ROOT/'docs'))
 from apidoc import WORDS, documented
 
 LIB = ROOT/'sft_nb'
-BASE = {'core', 'options', 'config', 'records', 'assets', 'changes'}
+BASE = {'core', 'options', 'config', 'ledger', 'records', 'assets', 'changes'}
 
 # Who may import whom: room → rooms. A module's room is the first part of its name.
 ROOMS = ['data', 'models', 'tasks', 'train', 'evaluate', 'report', 'bench']
-ARROWS = {'core': set(), 'options': {'core'}, 'config': {'core', 'options'}, 'records': {'core'}, 'assets': {'core'}, 'changes': {'core'}, 'data': BASE, 'models': BASE,
+ARROWS = {'core': set(), 'options': {'core'}, 'config': {'core', 'options'}, 'records': {'core'}, 'assets': {'core'}, 'changes': {'core'}, 'ledger': {'core'}, 'data': BASE, 'models': BASE,
           'tasks': BASE | {'data', 'models'}, 'train': BASE | {'data', 'models', 'tasks'}, 'evaluate': BASE, 'report': BASE | {'evaluate'},
           'bench': BASE | set(ROOMS), 'cli': BASE | set(ROOMS), 'all': BASE | set(ROOMS) | {'cli'}}
-NUMBERS = {'core': '0', 'options': '0', 'config': '0', 'records': '0', 'assets': '0', 'changes': '0', **{room: str(i) for i, room in enumerate(ROOMS, 1)}, 'cli': '8', 'all': '9'}
+NUMBERS = {'core': '0', 'options': '0', 'config': '0', 'records': '0', 'assets': '0', 'changes': '0', 'ledger': '0', **{room: str(i) for i, room in enumerate(ROOMS, 1)}, 'cli': '8', 'all': '9'}
 
 # Libraries that load torch, which evaluation and reports must do without.
 TORCH = {'torch', 'torchvision', 'fastai', 'timm', 'transformers', 'peft', 'accelerate', 'albumentations'}

@@ -113,10 +113,10 @@ def test_a_board_needs_something_to_put_together(photos, tmp_path):
     with pytest.raises(InputError, match='at least one cell'): build_leaderboard(read_suite(write_suite(tmp_path/'s.yaml', photos)), tmp_path/'nothing')
 
 
-@pytest.mark.parametrize('name', ['small', 'few_labels'])
+@pytest.mark.parametrize('name', ['small', 'full', 'few_labels'])
 def test_suites_that_are_built_in(name):
     suite = read_suite(name)
-    assert suite.name == name and len(suite_cells(suite)) == len(suite.tasks) * len(suite.recipes) * len(suite.seeds)
+    assert suite.name == name and len(suite_cells(suite)) == (len(suite.tasks) * len(suite.recipes) - len(suite.leave_out)) * len(suite.seeds)
 
 
 def test_the_front_is_what_brute_force_finds():

@@ -10,6 +10,7 @@ from sft_nb.bench.tune import tune_job
 from sft_nb.cli import main
 from sft_nb.config import make_config, read_config
 from sft_nb.core import InputError
+from sft_nb.ledger import Ledger
 from sft_nb.records import Evaluation
 
 SPACE = {'train.lr': dict(low=1e-5, high=1e-2, log=True)}
@@ -26,7 +27,7 @@ def given(tmp_path_factory) -> dict:
                 split=dict(valid=.25, test=.35), evaluate=dict(n_resamples=200))
 
 
-def reads(folder) -> list: return [json.loads(line)['why'] for path in sorted(folder.rglob('ledger.jsonl')) for line in path.read_text().splitlines()]
+def reads(folder) -> list: return [why for path in sorted(folder.rglob('ledger.sqlite')) for why in Ledger(path).to_frame('read')['why']]
 
 
 def test_without_fresh_seeds_the_test_split_stays_unread(given, tmp_path):
@@ -49,7 +50,7 @@ def test_the_command(given, tmp_path, capsys, monkeypatch):
     evaluation, once = Evaluation.load(out/'evaluation.json'), reads(out)
     assert evaluation.context['search']['fine_tuning']['trials'] == evaluation.context['search']['probe']['trials'] == 4
     assert any('chosen among 4' in note for note in evaluation.context['notes']) and (out/'report.html').stat().st_size > 10_000
-    assert set(once) == {'after a search of 4 trials'} and not list((out/'search').rglob('ledger.jsonl'))
+    assert set(once) == {'after a search of 4 trials'} and not list((out/'search').rglob('ledger.sqlite'))
     assert main(command) == 2 and reads(out) == once
     seeds = {read_config(p).train.seed for p in (out/'seeds').glob('*/config.yaml')}
     assert 0 not in seeds and len(seeds) == 2

@@ -9,6 +9,7 @@ from PIL import Image
 
 from sft_nb.cli import main
 from sft_nb.records import Evaluation, Predictions
+from sft_nb.train.run import Run
 
 SFT_NB = [sys.executable, '-W', 'ignore', '-c', 'import sys; from sft_nb.cli import main; sys.exit(main())']
 
@@ -146,7 +147,7 @@ def test_stress_asks_a_finished_run(tmp_path, photos, capsys):
     assert main(['run', str(write_config(tmp_path/'c.yaml', photos)), '--out', str(run)]) == 0
     before = Evaluation.load(run/'evaluation.json')
     assert 'traffic-lights' in fails(capsys, *ask('--probe', 'trafic-lights')) and 'gaussian_noise' in fails(capsys, *ask()[:4], '--corruptions', 'gausian_noise', '--probe', 'none')
-    assert not (run/'stress').exists() and (run/'ledger.jsonl').read_text().count('robustness') == 0
+    assert not (run/'stress').exists() and 'robustness' not in set(Run(run).ledger.to_frame()['why'])
     probe = make_photos(tmp_path/'probe', 12, ('wood', 'stone', 'sand'))
     assert main(ask('--probe', str(probe))) == 0
     said, after = capsys.readouterr().out, Evaluation.load(run/'evaluation.json')

@@ -31,7 +31,7 @@ from sft_nb.train.checkpoint import Checkpoint
 from sft_nb.train.interpolate import ALPHAS, choose_alpha, interpolate_weights, sweep_weights
 from sft_nb.train.learner import OPTIMIZERS, SeedEpoch
 from sft_nb.train.retain import EWC, L2SP, LwF, OldTask, Replay, estimate_fisher, retain_callbacks
-from sft_nb.train.run import open_run, train_run
+from sft_nb.train.run import Run, open_run, train_run
 from sft_nb.train.stress import predict_probe
 from test_train_stress import draw_photos
 
@@ -365,7 +365,7 @@ def test_the_command_does_it_all(tmp_path, photos, old, capsys):
     assert main(['run', str(tmp_path/'c.yaml'), '--out', str(tmp_path/'run')]) == 0
     alpha = json.loads((tmp_path/'run'/'lock.json').read_text())['wise_ft']['alpha']
     assert f'with α = {alpha:g} chosen on the validation split' in capsys.readouterr().out
-    assert sum('"test"' in line for line in (tmp_path/'run'/'ledger.jsonl').read_text().splitlines()) == 1
+    assert Run(tmp_path/'run').count_reads() == 1
 
 
 # --- The figure --------------------------------------------------------------------------------------------------------

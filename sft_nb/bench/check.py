@@ -19,14 +19,14 @@ from xml.etree import ElementTree
 import pandas as pd
 
 from .cost import measure_cost
-from .judge import judge_runs, raise_unlike
+from .judge import correct_claim, judge_runs, raise_unlike
 from .standard import Standard
 from .verdict import check_standard, rule_row
 from ..core import InputError, expected, raise_problems, write_text
 from ..records import Evaluation
 from ..report.card import save_report
 from ..report.words import summarize
-from ..train.run import Run
+from ..train.run import Run, hash_config
 
 # %% ../../nbs/73_bench.check.ipynb #35a032c2
 def _raise_other_data(standard, runs):
@@ -49,6 +49,9 @@ def _check_rules(standard, runs) -> list: # of `rule_row`
     c, n = runs[0].config, len(runs)
     plural = lambda n: f"{n} training{'s' * (n > 1)}"
     out = [rule_row('seeds', 'met', plural(n)) if n >= standard.seeds else rule_row('seeds', 'cannot say', f'{plural(n)}, and {standard.seeds} that differ in the seed are asked for')] if standard.seeds > 1 else []
+    if standard.reads:
+        reads = runs[0].count_reads() if c.data.sealed else sum(run.count_reads() for run in runs)
+        out.append(rule_row('test reads', 'met' if reads <= standard.reads else 'failed', f"the labels of the test split were read {reads} time{'s' * (reads != 1)}, and at most {standard.reads} {'are' if standard.reads > 1 else 'is'} allowed"))
     if standard.division == 'closed':
         wrong = [f'{path} is {found!r} and not {value!r}' for path, value in standard.fixed.items() if (found := _option(c, path)) != value]
         out.append(rule_row('division', 'failed' if wrong else 'met', 'closed' + (', but ' + ', '.join(wrong) if wrong else ', and all that is fixed was kept')))
@@ -64,7 +67,7 @@ def _same_level(standard, runs) -> bool: return abs(runs[0].config.evaluate.conf
 def _evaluate(standard, runs) -> Evaluation:
     "The numbers at the standard's level."
     saved = [run.evaluation for run in runs]
-    if len(runs) == 1 and _same_level(standard, runs): evaluation = saved[0]
+    if len(runs) == 1 and _same_level(standard, runs): evaluation = correct_claim(saved[0], runs[0].sealed, config=hash_config(runs[0].config)) if runs[0].sealed else saved[0]
     else:
         for run in runs: run.log_read('test', f'check against {standard.name} {standard.version}')
         evaluation = judge_runs(runs, confidence_level=standard.level, context=saved[0].context | dict(test_reads=sum(run.count_reads() for run in runs)))

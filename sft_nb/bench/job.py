@@ -62,7 +62,7 @@ def load_items(config: RunConfig, # its section `data`
     missing = [c for c in extra if c not in items]
     if missing: raise InputError(*[expected(f'column `{c}`', 'in the data', ', '.join(items.columns), suggest_names(c, items.columns)) for c in missing])
     if d.split and d.split != 'split': items = items.rename(columns={d.split: 'split'})
-    if d.kind != 'chat': items = validate_items(items, task=d.task, kind=d.kind, check_files=check_files)
+    if d.kind != 'chat': items = validate_items(items, task=d.task, kind=d.kind, check_files=check_files, sealed=bool(d.sealed))
     return sample_items(items, d.max_items, seed=config.split.seed) if d.max_items else items
 
 def prepare_items(config: RunConfig, # its sections `data` and `split`
@@ -83,13 +83,13 @@ def audit_job(config: RunConfig, # its sections `data`, `split` and `model`
     "Audit a data set with the eyes of the backbone that is to be fine-tuned."
     inputs = find_inputs(config)
     fingerprints = inputs.fingerprint(items)
-    if fingerprints['error'].fillna('').ne('').any() or config.data.task != 'single_label':
-        return audit_items(items, task=config.data.task, fingerprints=fingerprints)
-    targets = describe_targets(items, task=config.data.task, positive=config.data.positive)
+    kwargs = dict(task=config.data.task, fingerprints=fingerprints, sealed=bool(config.data.sealed))
+    if fingerprints['error'].fillna('').ne('').any() or config.data.task != 'single_label': return audit_items(items, **kwargs)
+    targets, labelled = describe_targets(items, task=config.data.task, positive=config.data.positive), items[items['target'].notna()]
     model = inputs.create_model(targets.n_out).to(default_device())
-    features = extract_features(model, inputs.build_store(items), items['id'], precision=config.train.precision)
-    opinion = cross_predict(features, targets.encode(items), n_out=targets.n_out, groups=items.get('group'), seed=config.split.seed)
-    return audit_items(items, task=config.data.task, scores=make_item_predictions(items, opinion, targets), fingerprints=fingerprints)
+    features = extract_features(model, inputs.build_store(items), labelled['id'], precision=config.train.precision)
+    opinion = cross_predict(features, targets.encode(labelled), n_out=targets.n_out, groups=labelled.get('group'), seed=config.split.seed)
+    return audit_items(items, scores=make_item_predictions(labelled, opinion, targets), **kwargs)
 
 # %% ../../nbs/71_bench.job.ipynb #11e88b1d
 def evaluate_run(run: Run, # trained
@@ -147,6 +147,7 @@ def stress_run(run: Run, # finished
                ) -> Evaluation: # also in the run's folder, with report and card
     "Ask a run what corruption does to it and what it has forgotten; goes on where an earlier call was stopped."
     kind = run.config.data.kind
+    if run.config.data.sealed: raise InputError(expected('the run', 'one whose test labels are not sealed', f'`{run.folder}`', 'Whether an answer survives noise takes its label.'))
     if kind == 'chat': raise InputError(expected('the run', 'one on images or texts', f'one on {kind}', 'Answers have no label that noise must not change; what was forgotten is in the report already.'))
     if kind != 'images' and len(probe): raise InputError(expected('`probe`', 'empty, for texts', probe if isinstance(probe, str) else 'items', 'Probe sets are pictures.'))
     evaluation = run.evaluation

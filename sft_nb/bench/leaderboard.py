@@ -38,7 +38,7 @@ def suite_costs(suite: Suite, # that was run
     for task, recipe, seed in suite_cells(suite):
         run, row = Run(Path(folder)/task/recipe/str(seed)), dict(task=task, recipe=recipe, seed=seed, seconds=np.nan, size_mb=np.nan)
         if (run/'evaluation.json').is_file():
-            spent = run.predictions('test').provenance.get('seconds', {})
+            spent = run.predictions('valid').provenance.get('seconds', {})
             row |= dict(seconds=sum(v for k, v in spent.items() if k not in ('images', 'text')), size_mb=model_size(run))
         rows.append(row)
     costs = pd.DataFrame(rows)

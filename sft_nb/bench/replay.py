@@ -88,6 +88,7 @@ def replay_run(run: Run, # finished
     again = Run(Path(folder or f'{str(run.folder).rstrip("/")}-replay'))
     edits = find_edits(run)
     run_job(run.config, again.folder, say=say)
+    if again.sealed: again.log_read('test', 'replay')
     inputs = _differing(run.lock, again.lock)
     verdict, why, comparison = _judge(run, again, edits, inputs)
     return Replayed(verdict, why, inputs, edits, comparison)

@@ -55,6 +55,7 @@ class Standard:
     level: float = option(.95, 'confidence level of every interval', low=.5, high=.99)
     primary: str|None = option(None, 'the number of the headline; that of the first demand if empty')
     seeds: int = option(1, 'trainings that differ in the seed alone, at least', low=1)
+    reads: int|None = option(None, 'how often the labels of the test split may have been read, at most; any number if empty', low=1)
     division: str = option('open', 'closed: the recipe is given in `fixed`; open: any', choices=('open', 'closed'))
     fixed: dict = option({}, 'options of the configuration, such as train.epochs, and the values that they must have')
     data: DataDemand = DataDemand()

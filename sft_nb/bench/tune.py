@@ -120,7 +120,7 @@ def tune_job(config: RunConfig, # to begin with
     with FileLock(folder/'.lock'): # several processes may have searched; one trains
         runs = _train_again(configs, items, folder/'seeds', _fresh_seeds(config, n_seeds), say)
         evaluation = _evaluate(search, probe, runs, items, audit, folder)
-    return Tuned(search, probe, _seed_table(runs, search.metric), evaluation)
+    return Tuned(search, probe, pd.read_csv(folder/'seeds.csv'), evaluation)
 
 # %% ../../nbs/72_bench.tune.ipynb #9ec1eda9
 def _evaluate(search, probe, runs, items, audit, folder) -> Evaluation:

@@ -329,6 +329,7 @@ def audit_items(items: pd.DataFrame, # with columns id, input and target, and ma
                 scores: Predictions|None = None, # of a model that did not see the items, to find suspect labels
                 fingerprints: pd.DataFrame|None = None, # from `fingerprint_items`, which is called if not given, or from `fingerprint_texts`
                 time: str|None = None, # as in `check_leakage`
+                sealed: bool = False, # the targets of the test split are kept elsewhere, see `seal_items`
                 ) -> Audit:
     "Look for everything at once. Nothing is changed, and bad rows are no error."
     if task not in (*TASKS, 'text'): raise InputError(expected('`task`', 'one of ' + ', '.join((*TASKS, 'text')), repr(task), suggest_names(task, TASKS)))
@@ -337,7 +338,7 @@ def audit_items(items: pd.DataFrame, # with columns id, input and target, and ma
     prints = fingerprint_items(items) if fingerprints is None else fingerprints[fingerprints.id.isin(items.id)]
     bad = dict(zip(prints.id[prints.error != ''], prints.error[prints.error != '']))
     unreadable = items.loc[items.id.isin(list(bad)), ['id', 'input']].assign(error=lambda t: t.id.map(bad))
-    missing = items.loc[items.target.isna() | ((items.target.astype(str) == '') & (task not in ('multi_label', 'text'))), ['id']]
+    missing = items.loc[items.target.isna() & ~(sealed & items.get('split', pd.Series('', items.index)).eq('test')) | ((items.target.astype(str) == '') & (task not in ('multi_label', 'text'))), ['id']]
     duplicates = find_duplicates(prints)
     suspects = pd.DataFrame(columns=['id', 'target', 'suggestion', 'score_target', 'score_suggestion'])
     if scores is not None and scores.task == 'single_label': suspects = find_suspect_labels(scores.ids, scores.target, scores.score, scores.labels)
@@ -376,14 +377,14 @@ def _say_problems(items: pd.DataFrame, tables: dict) -> list: # sentences
     if len(t['missing_labels']): out.append(f'{_count(t["missing_labels"], "missing label")}, such as that of {t["missing_labels"].id.iloc[0]!r}.')
     if items.id.duplicated().any(): out.append(f'{_count(items[items.id.duplicated()], "repeated id")}, such as {items.id[items.id.duplicated()].iloc[0]!r}.')
     if len(d := t['duplicates']):
-        torn = d[d.target_a.astype(str) != d.target_b.astype(str)]
+        torn = d[(d.target_a.astype(str) != d.target_b.astype(str)) & d.target_a.notna() & d.target_b.notna()]
         out.append(f'{_count(d, "pair")} of the same {same}, such as {d.id_a.iloc[0]!r} and {d.id_b.iloc[0]!r}.')
         if len(torn): out.append(f'{_count(torn, "such pair")} with different labels, such as {torn.id_a.iloc[0]!r} and {torn.id_b.iloc[0]!r}.')
     for kind, rows in t['leaks'].groupby('kind', sort=True): out.append(f'{_count(rows, "leak")} between splits ({kind}), such as {rows.id_a.iloc[0]!r} and {rows.id_b.iloc[0]!r}.')
     balance = t['class_balance']
     for part in [p for p in _PARTS if p in balance]:
         absent = balance.label[balance[part] == 0]
-        if len(absent): out.append(f'{part} has no example of {", ".join(map(repr, absent[:10]))}.')
+        if len(absent) < len(balance) and len(absent): out.append(f'{part} has no example of {", ".join(map(repr, absent[:10]))}.')
     if len(balance) and balance.n.max() > 10 * balance.n.min():
         rare = balance.loc[balance.n.idxmin()]
         out.append(f'The classes are unbalanced: {rare.label!r} has {rare.n} items, {balance.loc[balance.n.idxmax()].label!r} has {balance.n.max()}. Judge by balanced accuracy or per class.')

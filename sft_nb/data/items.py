@@ -165,13 +165,14 @@ def validate_items(items: pd.DataFrame,
                    task: str, # one of `TASKS`
                    kind: str = 'images', # what `input` is: the path of an image, or a `text`
                    check_files: bool|str = True, # True: they exist and are not empty; 'decode': each is really decoded
+                   sealed: bool = False, # the targets of the test split are kept elsewhere, see `seal_items`
                    ) -> pd.DataFrame: # a copy, with targets as the task needs them; raises `InputError` with all problems
     "Items that can be trained on."
     if task not in TASKS: raise InputError(expected('`task`', 'one of ' + ', '.join(TASKS), repr(task), suggest_names(task, TASKS)))
     raise_problems([expected(f'column {c!r}', 'in the items', 'no such column', suggest_names(c, items.columns)) for c in ('id', 'input', 'target') if c not in items.columns])
     if not len(items): raise InputError(expected('the items', 'at least two', 'an empty table'))
     items = items.reset_index(drop=True).assign(id=[_text(i) for i in items.id])
-    target, problems = _check_target(items, task)
+    target, problems = _check_target(items, task, items['split'].eq('test').to_numpy() if sealed and 'split' in items else np.zeros(len(items), bool))
     problems = _check_ids(items) + problems + _check_extras(items)
     if kind == 'text': problems += _check_texts(items)
     elif check_files: problems += _check_files(items, decode=check_files == 'decode')
@@ -191,9 +192,11 @@ def _check_ids(items: pd.DataFrame) -> list:
     return problems
 
 # %% ../../nbs/10_data.items.ipynb #d9a1c95b
-def _check_target(items: pd.DataFrame, task: str) -> tuple: # the new column, the problems
-    missing = np.array([_is_missing(t) or (t == '' and task != 'multi_label') for t in items.target])
-    problems = [expected('every `target`', 'given', f'none in {_rows(items, missing)}', 'Label them, or remove the rows.')] if missing.any() else []
+def _check_target(items: pd.DataFrame, task: str, sealed: np.ndarray) -> tuple: # the new column, the problems
+    missing = np.array([_is_missing(t) or (t == '' and (task != 'multi_label' or s)) for t, s in zip(items.target, sealed)])
+    absent, seen = missing & ~sealed, sealed & ~missing
+    problems = [expected('every `target`', 'given', f'none in {_rows(items, absent)}', 'Label them, or remove the rows.')] if absent.any() else []
+    if seen.any(): problems.append(expected('the sealed targets of the test split', 'absent', f'labels in {_rows(items, seen)}', 'Take the table that `seal_items` gave.'))
     if task == 'regression':
         number = pd.to_numeric(pd.Series(list(items.target)), errors='coerce').astype(float).to_numpy()
         wrong = ~np.isfinite(number) & ~missing

@@ -131,7 +131,7 @@ def split_items(items: pd.DataFrame, # with columns id and target
                 ) -> pd.DataFrame: # a copy with column `split`, rows in the order they had; raises `InputError`
     "Items with a column `split`."
     by = (by,) if isinstance(by, str) else tuple(by)
-    problems = _check_common(items, by) + _check_method(items, method, time) + ([] if method == 'given' else _check_shares(valid, test))
+    problems = _check_common(items, by, method == 'given') + _check_method(items, method, time) + ([] if method == 'given' else _check_shares(valid, test))
     raise_problems(problems)
     if method == 'given': return _take_given(items, valid, seed, by)
     split = (_split_stratified(items, valid, test, seed, by) if method == 'stratified' else
@@ -153,11 +153,12 @@ def _take_given(items, valid: float|None, seed: int, by: tuple) -> pd.DataFrame:
     return items.assign(split=items.split.mask(items.index.isin(rest.index[part == 'valid']), 'valid'))
 
 # %% ../../nbs/11_data.splits.ipynb #941195af
-def _check_common(items, by: tuple) -> list:
+def _check_common(items, by: tuple, given: bool = False) -> list:
     problems = [expected(f'column {c!r}', 'in the items', 'no such column', suggest_names(c, items.columns)) for c in ('id', 'target', *by) if c not in items]
     if 'id' in items and items.id.duplicated().any():
         problems.append(expected('every `id`', 'unique', ', '.join(map(repr, items.id[items.id.duplicated()].unique()[:10])) + ' more than once', 'Run `validate_items` first.'))
-    if 'target' in items and items.target.isna().any(): problems.append(expected('every `target`', 'given', f'{items.target.isna().sum()} missing', 'Run `validate_items` first.'))
+    labelled = items[items['split'].ne('test')] if given and 'split' in items else items # the others may be sealed, see `seal_items`
+    if 'target' in items and labelled.target.isna().any(): problems.append(expected('every `target`', 'given', f'{labelled.target.isna().sum()} missing', 'Run `validate_items` first.'))
     if not items.index.is_unique: problems.append(expected('the index of the items', 'unique', 'repeated values', 'Call `reset_index(drop=True)` first.'))
     return problems
 

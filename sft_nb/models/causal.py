@@ -15,7 +15,6 @@ __all__ = ['load_chat_tokenizer', 'is_seq2seq', 'load_causal', 'add_lora', 'save
 
 # %% ../../nbs/26_models.causal.ipynb #16fc50b7
 import inspect
-import shutil
 from pathlib import Path
 
 import torch
@@ -146,7 +145,6 @@ def save_causal(model, # from `load_causal` or `add_lora`
         plain.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         if adapted: model.save_pretrained(temporary/'adapter')
-        if folder.is_dir(): shutil.rmtree(folder)
     return folder
 
 def _merged(model):

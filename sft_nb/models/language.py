@@ -13,7 +13,7 @@ Docs: https://sft-nb.github.io/sft_nb/models.language.html.md"""
 __all__ = ['TextEncoder', 'import_extra', 'without_bars', 'load_tokenizer', 'create_encoder', 'save_encoder', 'load_encoder']
 
 # %% ../../nbs/25_models.language.ipynb #25a00004
-import contextlib, importlib, json, shutil
+import contextlib, importlib, json
 from pathlib import Path
 
 import torch
@@ -183,7 +183,6 @@ def save_encoder(model: TextEncoder, # to be saved
                 'sentence_bert_config.json': dict(max_seq_length=model.tokenizer.model_max_length, do_lower_case=False),
                 '1_Pooling/config.json': pooling, '2_Dense/config.json': dense}
         for name, value in said.items(): (ready/name).write_text(json.dumps(value, indent=1), encoding='utf-8')
-        if folder.is_dir(): shutil.rmtree(folder) # as late as can be
     return folder
 
 def load_encoder(folder: str|Path, # as `save_encoder` wrote it

@@ -12,7 +12,7 @@ Docs: https://sft-nb.github.io/sft_nb/models.tokens.html.md"""
 __all__ = ['TOKEN_TASKS', 'TokenEncoder', 'create_token_encoder', 'save_token_encoder', 'load_token_encoder']
 
 # %% ../../nbs/29_models.tokens.ipynb #fe1b8e34
-import copy, shutil
+import copy
 from pathlib import Path
 
 import torch
@@ -78,7 +78,6 @@ def save_token_encoder(model: TokenEncoder, # to be saved
     with atomic_path(folder) as ready:
         ready.mkdir(parents=True)
         with without_bars(): theirs.save_pretrained(ready, max_shard_size='1TB'); model.tokenizer.save_pretrained(ready)
-        if folder.is_dir(): shutil.rmtree(folder) # as late as can be
     return folder
 
 def load_token_encoder(folder: str|Path, # as `save_token_encoder`, or transformers, wrote it

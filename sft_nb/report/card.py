@@ -26,7 +26,7 @@ from .hub import SIZES, licence_fields, licence_id, write_card
 from .markdown import bullet_list, markdown_table, name_labels, one_line, plain_text
 from .embed import is_picture
 from .page import save_page
-from .words import describe_metric, headline_metric, is_shown, list_cautions, summarize
+from .words import describe_metric, headline_metric, is_shown, list_cautions, say_reads, summarize
 
 # %% ../../nbs/660_report.card.ipynb #61f8fdd3
 def _run(e) -> dict: return e.context.get('run') or {}
@@ -127,7 +127,7 @@ def _data(e) -> str:
     data = provenance.get('data')
     hashes = {k: provenance.get(k) for k in ('split', 'images', 'text', 'chat', 'targets')} | (data if isinstance(data, dict) else dict(data=data))
     out += [f'Recorded {plain_text(k)}: {plain_text(v)}' for k, v in hashes.items() if v]
-    return bullet_list(out + [f"The test split was read {n} time{'s' * (n != 1)}." for n in [e.context.get('test_reads')] if n])
+    return bullet_list(out + [say_reads(e) or f'The test split was read {n} time.' for n in [e.context.get('test_reads')] if n])
 
 def _kind(e, given) -> tuple: # pipeline tag or None, type of task, library or None
     backbone, inputs = _run(e).get('backbone'), e.examples['input'].astype(str) if 'input' in e.examples else pd.Series(dtype=str)

@@ -39,9 +39,9 @@ class Targets:
     def encode(self,
                items: pd.DataFrame, # with a column `target`
                ) -> np.ndarray: # as `Predictions.target`
-        "The targets as numbers."
+        "The targets as numbers; -1 or NaN where one is sealed."
         if self.task == 'regression': return items['target'].to_numpy(float)
-        if self.task == 'single_label': return pd.Index(self.labels).get_indexer(items['target'].astype(str))
+        if self.task == 'single_label': return np.where(items['target'].isna(), -1, pd.Index(self.labels).get_indexer(items['target'].astype(str)))
         sets = [set(str(t).split(';')) for t in items['target']]
         return np.array([[int(label in s) for label in self.labels] for s in sets])
 
@@ -53,6 +53,7 @@ def describe_targets(items: pd.DataFrame, # with a column `target`
                      ) -> Targets: # raises `InputError` if `positive` or `soft` do not fit
     "What there is to predict, as the items have it."
     if task == 'regression': return Targets(task, ())
+    items = items[items['target'].notna()] # the others are sealed
     parts = items['target'].astype(str).str.split(';').explode() if task == 'multi_label' else items['target'].astype(str)
     labels, problems = sorted(set(parts) - {''}), []
     if positive is not None and str(positive) not in labels:
