@@ -15,8 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sft_nb.config import make_config, write_config
-from sft_nb.train.run import Run
+from sft_nb.cli import main
+from sft_nb.bench.job import prepare_items
+from sft_nb.config import make_config, read_config, write_config
+from sft_nb.core import InputError
+from sft_nb.train.run import Run, open_run, train_run
 
 HERE = Path(__file__)
 
@@ -64,7 +67,7 @@ def configure(folder, kind, **train):
     data = dict(images=dict(path='photos.csv', input='file', positive='wide', split='split'), text=dict(path='texts.jsonl', kind='text', positive='b', split='split'))[kind]
     model = dict(images=dict(backbone='test_resnet', weights='weights.safetensors', size=32), text=dict(backbone='encoder', max_length=16))[kind]
     in_folder = lambda about: {k: str(folder/v) if k in ('path', 'weights') or v == 'encoder' else v for k, v in about.items()}
-    common = dict(unfreeze=[[1, -1], [2, 0]], lr=.02, batch_size=5, class_weights='balanced', precision='fp32', augment='light')
+    common = dict(unfreeze=[[1, -1], [2, 0]], lr=dict(images=1e-4, text=3e-4)[kind], batch_size=5, class_weights='balanced', precision='fp32')
     return make_config(dict(data=in_folder(data), model=in_folder(model), split=dict(method='given', on_leak='warn'), evaluate=dict(n_resamples=200), train=common | train))
 
 # --- Processes ---------------------------------------------------------------------------------------------------------
@@ -90,16 +93,22 @@ def start(job, rank, port) -> int:
     if child := os.fork(): return child
     os.environ['SFT_NB_CACHE'] = job['cache']
     if job['n'] > 1: os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(job['n']), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    for stream in (1, 2): os.dup2(os.open(f"{job['out']}.{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    for stream in (1, 2): os.dup2(os.open(f"{job['said']}.{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     if job.get('die'): die(job['die'], rank)
-    from sft_nb.cli import main
     code = 3
-    try: code = main(['run', job['config'], '--out', job['out']])
+    try: code = main(['run', job['config'], '--out', job['out']]) if job['whole'] else train_only(job)
     except BaseException:
         import traceback
         traceback.print_exc()
     sys.stdout.flush(); sys.stderr.flush()
     os._exit(code)
+
+def train_only(job) -> int:
+    "Without evaluation and report, as a script would that every process runs."
+    config = read_config(job['config'])
+    try: train_run(Run(job['out']) if int(os.environ.get('RANK', 0)) else open_run(job['out'], config), prepare_items(config))
+    except InputError as e: print(e, file=sys.stderr); return 1
+    return 0
 
 def do(job) -> dict:
     "The exit codes by rank, negative for a signal; seconds between the first end and the last."
@@ -113,7 +122,7 @@ def do(job) -> dict:
         time.sleep(.01)
     for child in ranks: os.kill(child, signal.SIGKILL); os.waitpid(child, 0)
     times = [t for _, t in ends.values()]
-    return dict(codes=[ends.get(r, ('hung',))[0] for r in range(job['n'])], apart=max(times, default=0) - min(times, default=0))
+    return dict(codes=[ends.get(r, ('hung',))[0] for r in range(job['n'])], apart=max(times, default=0) - min(times, default=0), took=time.time() - stop + 100)
 
 @pytest.fixture(scope='module')
 def done(tmp_path_factory):
@@ -121,24 +130,25 @@ def done(tmp_path_factory):
     folder, jobs = tmp_path_factory.mktemp('distribute'), {}
     make_photos(folder)
     make_texts(folder)
-    def add(name, config, n, out=None, die=None):
+    def add(name, config, n, out=None, die=None, whole=True):
         write_config(config, folder/f'{name}.yaml')
-        jobs[name] = dict(config=str(folder/f'{name}.yaml'), n=n, out=str(folder/(out or name)), die=die, cache=str(folder/f'cache-{n}'))
+        jobs[name] = dict(config=str(folder/f'{name}.yaml'), n=n, out=str(folder/(out or name)), die=die, whole=whole, said=str(folder/name), cache=str(folder/f'cache-{n}'))
     variants = dict(images=configure(folder, 'images'), text=configure(folder, 'text', average='soup'),
-                    hard=configure(folder, 'images', mixup=.4, cutmix=1., sam_rho=.05, average=None, patience=1, cache=0.), items=configure(folder, 'images', item_weights='confident', sampling='shuffle', label_smoothing=.1),
+                    hard=configure(folder, 'images', augment='light', mixup=.4, cutmix=1., sam_rho=.05, average=None, patience=1, cache=0.), items=configure(folder, 'images', item_weights='confident', sampling='shuffle', label_smoothing=.1),
                     half=configure(folder, 'images', precision='bf16'))
     for name, config in variants.items():
-        for n in (1, 2): add(f'{name}-{n}', config, n)
+        for n in (1, 2): add(f'{name}-{n}', config, n, whole=name == 'images')
     for when in ('step', 'checkpoint'):
-        add(f'die-{when}', variants['images'], 2, die=when)
-        add(f'again-{when}', variants['images'], 2, out=f'die-{when}')
+        add(f'die-{when}', variants['images'], 2, die=when, whole=when == 'step')
+        add(f'again-{when}', variants['images'], 2, out=f'die-{when}', whole=when == 'step')
     add('refused', configure(folder, 'images', batch_size=1, freeze_norm=False), 2)
     (folder/'jobs.json').write_text(json.dumps(jobs))
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'CI': '1', 'PYTHONPATH': str(HERE.parents[1])}
     made = subprocess.run([sys.executable, str(HERE), str(folder/'jobs.json')], capture_output=True, text=True, env=env, timeout=500)
     assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-2000:]
     found = json.loads(made.stdout.splitlines()[-1])
-    return {name: dict(found[name], run=Run(job['out']), said=[Path(f"{job['out']}.{r}.txt").read_text() for r in range(job['n'])]) for name, job in jobs.items() if name in found}
+    print({k: (v["took"], v["codes"]) for k, v in found.items()})
+    return {name: dict(found[name], run=Run(job['out']), said=[Path(f"{job['said']}.{r}.txt").read_text() for r in range(job['n'])]) for name, job in jobs.items() if name in found}
 
 # --- The same as one process -------------------------------------------------------------------------------------------
 
@@ -148,22 +158,22 @@ def test_two_processes_do_what_one_does(done, name):
     one, two = done[f'{name}-1'], done[f'{name}-2']
     assert one['codes'] == [0] and two['codes'] == [0, 0], one['said'] + two['said']
     a, b = (x['run'].history for x in (one, two))
-    losses = ['train_loss', 'valid_loss', 'train_eval_loss', 'gap_low', 'lr']
-    loose = 50 if name == 'half' else 1 # bf16 has three digits
-    np.testing.assert_allclose(b[losses], a[losses], rtol=1e-4 * loose, atol=1e-5 * loose)
+    losses, near = ['train_loss', 'valid_loss', 'train_eval_loss', 'gap_low', 'lr'], .03 if name == 'half' else 1e-5 # bf16 has three digits
+    np.testing.assert_allclose(b[losses], a[losses], rtol=0, atol=near)
     assert a.columns.tolist() == b.columns.tolist() and len(a) >= 3
-    assert name == 'half' or (a.kept.tolist() == b.kept.tolist() and a.accuracy.tolist() == b.accuracy.tolist())
+    assert name == 'half' or a[['kept', 'accuracy']].equals(b[['kept', 'accuracy']])
     for split in ('valid', 'test'):
         p, q = (x['run'].predictions(split) for x in (one, two))
         assert p.ids.tolist() == q.ids.tolist()
-        np.testing.assert_allclose(q.score, p.score, atol=1e-4 if name != 'half' else .1)
+        np.testing.assert_allclose(q.score, p.score, atol=10 * near)
 
 def test_the_comparison_means_something(done):
-    "Training moved the weights, the model that is compared was trained, and a mean of means would have been seen."
-    run = done['images-1']['run']
-    h = run.history
-    assert h.kept.to_numpy().argmax() > 0 and h.train_loss.iloc[-1] < .9 * h.train_loss.iloc[1]
-    assert np.abs(run.predictions('test').score - run.predictions('test', 'probe').score).max() > .01
+    "Epochs differ by far more than processes may, and the models whose predictions are compared were trained."
+    for name in ('images', 'text'):
+        h = done[f'{name}-1']['run'].history
+        assert h.kept.to_numpy().argmax() == 2 and np.ptp(h.valid_loss) > 5e-3 and np.ptp(h.train_loss[1:]) > .05, h
+        said, probe = (done[f'{name}-1']['run'].predictions('test', m).score for m in ('', 'probe'))
+        assert np.abs(said - probe).max() > 3e-3
 
 def test_one_set_of_files(done):
     "What is there after two processes is what is there after one; the test split was read once; only the first process speaks."
@@ -187,7 +197,7 @@ def test_a_dead_process_ends_the_other_and_the_run_goes_on(done, when, dead):
     assert again['codes'] == [0, 0], again['said']
     pd.testing.assert_frame_equal(again['run'].history.drop(columns='seconds'), whole['run'].history.drop(columns='seconds'))
     for split in ('valid', 'test'): assert np.array_equal(again['run'].predictions(split).score, whole['run'].predictions(split).score)
-    assert again['run'].count_reads() == 1 and not list(again['run'].folder.glob('checkpoint*'))
+    assert again['run'].count_reads() == (when == 'step') and not list(again['run'].folder.glob('checkpoint*'))
 
 # --- What is refused ---------------------------------------------------------------------------------------------------
 
@@ -209,8 +219,10 @@ def test_accelerate_launches_it(tmp_path):
     assert made.returncode == 0, made.stderr[-3000:]
     run = Run(tmp_path/'run')
     assert made.stdout.count('Report:') == 1 and run.lock['environment']['processes'] == 2 and run.count_reads() == 1
-    wrong = subprocess.run([*launch, 'sft_nb.cli', 'tune', str(tmp_path/'my.yaml')], capture_output=True, text=True, env=env, timeout=200)
-    assert wrong.returncode and 'Expected `sft-nb tune` to be started once, but got 2 processes' in wrong.stderr
+
+def test_other_commands_are_not_divided(monkeypatch, capsys):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    assert main(['tune', 'my.yaml']) == 1 and 'Expected `sft-nb tune` to be started once, but got 2 processes' in capsys.readouterr().err
 
 if __name__ == '__main__':
     import sft_nb.bench.job, sft_nb.tasks.text, transformers # what all of them need, once

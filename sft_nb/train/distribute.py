@@ -28,7 +28,7 @@ from ..core import InputError, derive_seed, expected, raise_problems
 from ..tasks.feed import BatchLoader
 from .average import absolute_epoch
 
-# %% ../../nbs/432_train.distribute.ipynb #f12244e0
+# %% ../../nbs/432_train.distribute.ipynb #ba5428b0
 _line = dict(orders=None, leading=False) # what this process knows of the others
 
 def _world() -> tuple: # (rank, size)
@@ -42,19 +42,6 @@ def count_processes() -> int:
     "How many work together."
     return _world()[1]
 
-def _join() -> bool: # whether there are several
-    "Meet the other processes that the launcher started."
-    if _line['orders'] or int(os.environ.get('WORLD_SIZE') or 1) < 2: return bool(_line['orders'])
-    gpus, place = torch.cuda.device_count(), int(os.environ.get('LOCAL_RANK') or 0)
-    if gpus and place >= gpus: raise InputError(expected('the number of processes', f'at most {gpus}, one for each GPU', f'at least {place + 1}'))
-    if gpus: torch.cuda.set_device(place)
-    if not dist.is_initialized():
-        dist.init_process_group('nccl' if gpus else 'gloo', timeout=timedelta(minutes=30))
-        atexit.register(dist.destroy_process_group)
-    _line['orders'] = dist.new_group(backend='gloo', timeout=timedelta(days=30))
-    return True
-
-# %% ../../nbs/432_train.distribute.ipynb #87156513
 @contextlib.contextmanager
 def _talking():
     "Say what it means when nobody answers."
@@ -62,6 +49,20 @@ def _talking():
     except RuntimeError as e:
         raise InputError(expected('all processes of the run', 'at work', 'no answer from one', 'It has ended, see what it said. The same command goes on from the last checkpoint.')) from e
 
+def _join() -> bool: # whether there are several
+    "Meet the other processes that the launcher started."
+    if _line['orders'] or int(os.environ.get('WORLD_SIZE') or 1) < 2: return bool(_line['orders'])
+    gpus, place = torch.cuda.device_count(), int(os.environ.get('LOCAL_RANK') or 0)
+    if gpus and place >= gpus: raise InputError(expected('the number of processes', f'at most {gpus}, one for each GPU', f'at least {place + 1}'))
+    if gpus: torch.cuda.set_device(place)
+    with _talking():
+        if not dist.is_initialized():
+            dist.init_process_group('nccl' if gpus else 'gloo', timeout=timedelta(minutes=30))
+            atexit.register(dist.destroy_process_group)
+        _line['orders'] = dist.new_group(backend='gloo', timeout=timedelta(days=30))
+    return True
+
+# %% ../../nbs/432_train.distribute.ipynb #9656ccf4
 def _hear(order: dict|None = None): # what the first process gives, in all of them
     "JSON from the first process to the others."
     text = torch.tensor(list(json.dumps(order).encode()), dtype=torch.uint8)
