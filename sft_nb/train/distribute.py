@@ -95,7 +95,8 @@ def _wait():
     with _talking(): dist.barrier(group=_line['orders'])
 
 @contextlib.contextmanager
-def main_first():
+def main_first(
+               ): # nothing, for a `with`
     "Let the first process go through the block before the others, who then find what it left on disk."
     rank, size = _world()
     if rank: _wait()
@@ -173,7 +174,7 @@ class _GatherShares(Callback):
 
 @contextlib.contextmanager
 def share_training(learn: Learner, # the same in all processes, with the same weights
-                   ):
+                   ): # nothing, for a `with`
     "Let trainings and validations in the block be divided among the processes."
     if _world()[1] == 1: yield; return
     loaders = [dl for dl in (learn.dls.train, learn.dls.valid) if isinstance(dl, BatchLoader) and not (dl is learn.dls.train and hasattr(learn, 'mix_items'))]

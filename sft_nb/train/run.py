@@ -142,8 +142,8 @@ def train_run(run: Run, # from `open_run`
     return run
 
 def _lead(run, items, old, cbs):
-    check_shared(run.config)
     with hold_folder(run.folder):
+        check_shared(run.config)
         last = 'test' if (items['split'] == 'test').any() else 'valid'
         if not (run/f'predictions-{last}.parquet').exists():
             keep_pages()
