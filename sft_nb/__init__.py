@@ -102,6 +102,7 @@
 - `sft_nb.train.chat_run`: The steps of a run that has no labels: ask the model as it is, teach it, save it, and ask what was saved the same.
 - `sft_nb.train.checkpoint`: Stop a training at any time, and go on to exactly the weights it would have had.
 - `sft_nb.train.contrast`: Eight labels a class are too few to fine-tune a classifier, but they make a hundred pairs: first teach the encoder which texts belong together.
+- `sft_nb.train.distribute`: One run, several GPUs in one machine, the same result as from one.
 - `sft_nb.train.few_labels`: Two labels a class, or eight, or thirty-two: which way of learning makes the most of them, and how much of that is the luck of the draw?
 - `sft_nb.train.guard`: When training cannot go on it says why, and when it can it goes on.
 - `sft_nb.train.interpolate`: Between the weights before fine-tuning and those after lies a line of models; choose the one that you can live with.

@@ -34,24 +34,24 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
            'RankDisplay', 'RiskCoverageDisplay', 'RobustnessDisplay', 'ConfusionDisplay', 'CurveDisplay',
            'HistoryDisplay', 'MetricsDisplay', 'ReliabilityDisplay', 'SliceDisplay', 'ThresholdDisplay', 'check_card',
            'save_page', 'build_report', 'compare_runs', 'image_block', 'predict_items', 'create_loss',
-           'describe_targets', 'make_item_predictions', 'Checkpoint', 'create_learner', 'keep_pages', 'cross_predict',
-           'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run', 'open_run', 'predict_files',
-           'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr', 'fine_tune',
-           'gradual_unfreeze', 'EMA', 'SWA', 'GreedySoup', 'draw_few_shot', 'probe_few_shot', 'weigh_suspects',
-           'WatchGap', 'advise_training', 'MixItems', 'SampleItems', 'SharpnessAware', 'WeightItems',
-           'regularize_callbacks', 'tune_job', 'expected_best', 'ExpectedBestDisplay', 'ImportanceDisplay',
-           'open_search', 'rank_options', 'tune', 'apply_params', 'default_space', 'read_space', 'add_adapters',
-           'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha', 'interpolate_weights', 'sweep_weights',
-           'OldTask', 'finish_retain', 'retain_callbacks', 'add_lora', 'load_causal', 'save_causal', 'chat_loaders',
-           'check_chat', 'encode_chat', 'truncation_table', 'compare_scores', 'generate_answers', 'predict_answers',
-           'score_examples', 'create_chat_learner', 'load_instruct', 'load_general', 'load_chat_tokenizer',
-           'prompt_items', 'read_chat', 'encode_pairs', 'browse_answers', 'load_imdb', 'create_encoder', 'load_encoder',
-           'load_tokenizer', 'save_encoder', 'find_inputs', 'score_items', 'build_tokens', 'text_block', 'fit_contrast',
-           'compare_few_labels', 'phrase_labels', 'score_zero_shot', 'FewLabelsDisplay', 'load_squad',
-           'create_token_encoder', 'load_token_encoder', 'save_token_encoder', 'SpanLoss', 'build_windows',
-           'check_questions', 'find_answers', 'make_span_predictions', 'span_block', 'TagLoss', 'build_tagged',
-           'check_tags', 'list_tags', 'predict_tags', 'tag_block', 'choose_null_threshold', 'entity_metric',
-           'measure_entities']
+           'describe_targets', 'make_item_predictions', 'Checkpoint', 'call_others', 'copy_weights', 'share_run',
+           'share_training', 'create_learner', 'keep_pages', 'cross_predict', 'extract_features', 'fit_probe',
+           'probe_fewer', 'probe_items', 'Run', 'open_run', 'predict_files', 'train_run', 'predict_corrupted',
+           'predict_probe', 'sample_items', 'find_lr', 'fine_tune', 'gradual_unfreeze', 'EMA', 'SWA', 'GreedySoup',
+           'draw_few_shot', 'probe_few_shot', 'weigh_suspects', 'WatchGap', 'advise_training', 'MixItems',
+           'SampleItems', 'SharpnessAware', 'WeightItems', 'regularize_callbacks', 'tune_job', 'expected_best',
+           'ExpectedBestDisplay', 'ImportanceDisplay', 'open_search', 'rank_options', 'tune', 'apply_params',
+           'default_space', 'read_space', 'add_adapters', 'load_adapters', 'merge_adapters', 'TradeoffDisplay',
+           'choose_alpha', 'interpolate_weights', 'sweep_weights', 'OldTask', 'finish_retain', 'retain_callbacks',
+           'add_lora', 'load_causal', 'save_causal', 'chat_loaders', 'check_chat', 'encode_chat', 'truncation_table',
+           'compare_scores', 'generate_answers', 'predict_answers', 'score_examples', 'create_chat_learner',
+           'load_instruct', 'load_general', 'load_chat_tokenizer', 'prompt_items', 'read_chat', 'encode_pairs',
+           'browse_answers', 'load_imdb', 'create_encoder', 'load_encoder', 'load_tokenizer', 'save_encoder',
+           'find_inputs', 'score_items', 'build_tokens', 'text_block', 'fit_contrast', 'compare_few_labels',
+           'phrase_labels', 'score_zero_shot', 'FewLabelsDisplay', 'load_squad', 'create_token_encoder',
+           'load_token_encoder', 'save_token_encoder', 'SpanLoss', 'build_windows', 'check_questions', 'find_answers',
+           'make_span_predictions', 'span_block', 'TagLoss', 'build_tagged', 'check_tags', 'list_tags', 'predict_tags',
+           'tag_block', 'choose_null_threshold', 'entity_metric', 'measure_entities']
 
 # %% ../nbs/90_all.ipynb #31284fed
 from .assets import fetch_asset, list_assets
@@ -119,6 +119,7 @@ from .tasks.text import build_tokens, text_block
 from .tasks.targets import create_loss, describe_targets, make_item_predictions
 from .train.average import EMA, SWA, GreedySoup
 from .train.checkpoint import Checkpoint
+from .train.distribute import call_others, copy_weights, share_run, share_training
 from .train.labels import draw_few_shot, probe_few_shot, weigh_suspects
 from .train.learner import create_learner, keep_pages
 from .train.monitor import WatchGap, advise_training
@@ -185,7 +186,7 @@ _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items'
          'RobustnessDisplay', 'ConfusionDisplay', 'CurveDisplay', 'HistoryDisplay', 'MetricsDisplay',
          'ReliabilityDisplay', 'SliceDisplay', 'ThresholdDisplay', 'check_card', 'save_page', 'build_report',
          'compare_runs', 'image_block', 'predict_items', 'create_loss', 'describe_targets',
-         'make_item_predictions', 'Checkpoint', 'create_learner', 'keep_pages', 'cross_predict',
+         'make_item_predictions', 'Checkpoint', 'call_others', 'copy_weights', 'share_run', 'share_training', 'create_learner', 'keep_pages', 'cross_predict',
          'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run', 'open_run', 'predict_files',
          'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr', 'fine_tune',
          'gradual_unfreeze', 'EMA', 'SWA', 'GreedySoup', 'draw_few_shot', 'probe_few_shot', 'weigh_suspects',

@@ -13,7 +13,7 @@ Docs: https://sft-nb.github.io/sft_nb/cli.html.md"""
 __all__ = ['read_demo', 'guess_data', 'print_result', 'print_verdict', 'make_parser', 'main']
 
 # %% ../nbs/80_cli.ipynb #9eb2cea5
-import argparse, shlex, sys, warnings
+import argparse, os, shlex, sys, warnings
 from importlib.resources import files
 from pathlib import Path
 
@@ -38,7 +38,9 @@ def read_demo() -> dict: # as in the file
 def _run(config: RunConfig, folder) -> int:
     from sft_nb.bench.job import run_job
     from sft_nb.bench.verdict import overall_verdict
+    from sft_nb.train.distribute import is_main
     evaluation = run_job(config, folder)
+    if not is_main(): return 0 # the first of several processes speaks
     print_result(evaluation)
     print(f'Report: {Path(folder)/"report.html"}')
     return 0 if overall_verdict(evaluation) in ('', 'pass') else 2
@@ -353,8 +355,11 @@ def main(argv: list|None = None, # what was typed; that of the process if None
     if not args.debug:
         warnings.filterwarnings('ignore', category=FutureWarning)  # of libraries, to their developers
         warnings.formatwarning = lambda message, *about, **more: f'{message}\n'
-    try: return args.run_it(args)
+    try:
+        _refuse_processes(args.command)
+        return args.run_it(args)
     except KeyboardInterrupt:
+        if os.environ.get('RANK', '0') != '0': return 130
         again = shlex.join(['sft-nb', *(sys.argv[1:] if argv is None else map(str, argv))])
         print(f'\nStopped. Nothing is lost. To go on: {again}' if args.command in ('run', 'demo', 'stress', 'tune', 'replay', 'suite') else '\nStopped.', file=sys.stderr)
         return 130
@@ -364,7 +369,15 @@ def main(argv: list|None = None, # what was typed; that of the process if None
         print('\n'.join(getattr(e, 'problems', None) or [_say_os_error(e)]), file=sys.stderr)
         return 3 if args.command == 'check' else 1 # where 1 is a verdict
 
+def _refuse_processes(command: str):
+    "Only a run is divided among processes; others would be done as often as there are any."
+    if (n := int(os.environ.get('WORLD_SIZE') or 1)) > 1 and command not in ('run', 'demo'):
+        raise InputError(expected(f'`sft-nb {command}`', 'started once', f'{n} processes', 'Several of them can share `run` and `demo`.'))
+
 def _say_os_error(e) -> str:
     "A sentence for a full disk, a file that may not be written, and the like."
     if not isinstance(e, OSError) or not e.filename: return str(e)
     return expected(f'`{e.filename}`', 'usable', (e.strerror or type(e).__name__).lower(), 'Free some space, or choose another folder.')
+
+# %% ../nbs/80_cli.ipynb #85126608
+if __name__ == '__main__' and 'ipykernel' not in sys.modules: sys.exit(main())

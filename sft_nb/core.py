@@ -178,5 +178,5 @@ def track(iterable=None, # what to walk through; None with `total` gives a bar t
           ) -> tqdm: # an iterable
     "A progress bar with the time left; quiet where nobody is watching."
     in_notebook = 'ipykernel' in sys.modules
-    quiet = bool(os.environ.get('CI')) or not (in_notebook or sys.stderr.isatty())
+    quiet = bool(os.environ.get('CI')) or os.environ.get('RANK', '0') != '0' or not (in_notebook or sys.stderr.isatty()) # of several processes the first one shows it
     return tqdm(iterable, desc=desc, total=total, unit=unit, disable=quiet, leave=False, dynamic_ncols=True)

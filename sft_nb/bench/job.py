@@ -36,9 +36,10 @@ from ..report.card import save_report
 from ..tasks.chat_items import CHAT_SETS, read_chat
 from ..tasks.inputs import find_inputs
 from ..tasks.targets import describe_targets, make_item_predictions
+from ..train.distribute import check_shared, share_run
 from ..train.guard import hold_folder
 from ..train.probe import cross_predict, extract_features
-from ..train.run import Run, open_run, train_run
+from ..train.run import Run, follow_run, open_run, train_run
 from ..train.stress import predict_corrupted, predict_probe, sample_items
 
 # %% ../../nbs/71_bench.job.ipynb #321dd2ef
@@ -115,8 +116,13 @@ def run_job(config: RunConfig, # all that the run depends on
             say=print, # called with a line of text for each step
             ) -> Evaluation: # also in the folder, with `report.html`, `card.md` and `data_card.md`
     "The whole line: items, audit, split, training, evaluation, report. Goes on where an earlier call was stopped."
+    share_run(lambda: _lead_job(config, folder, say), follow_run)
+    return Run(folder).evaluation
+
+def _lead_job(config, folder, say):
+    check_shared(config)
     run = open_run(folder, config)
-    with hold_folder(folder): return _do_job(run, config, say)
+    with hold_folder(folder): _do_job(run, config, say)
 
 def _do_job(run, config, say):
     if (run/'evaluation.json').exists(): say(f'{run.folder} is finished; its results are shown again.')
@@ -133,7 +139,6 @@ def _do_job(run, config, say):
         train_run(run, items, old=load_items(make_config(dict(data=dict(path=config.retain.old)))) if config.retain.old else None)
         evaluate_run(run, audit.to_dict())
     save_report(run.evaluation, run.folder)
-    return run.evaluation
 
 # %% ../../nbs/71_bench.job.ipynb #c0500e61
 def stress_run(run: Run, # finished

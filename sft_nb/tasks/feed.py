@@ -106,6 +106,7 @@ class PixelSource:
 class BatchLoader(TfmdDL):
     "A fastai loader that makes whole batches, one ahead; several for a GPU."
     source = None # what has `batch(ids)`; found in the block if None
+    share = None # which of the rows of a batch the inputs are of, where others have the rest; the targets are of all
     def create_batches(self, samps):
         source = self.source or self.find_source()
         if source is None or self.fake_l.num_workers: return super().create_batches(samps)
@@ -122,7 +123,7 @@ class BatchLoader(TfmdDL):
         if not hasattr(self, '_targets'):
             self._ids = self.dataset.tls[0].items['id'].astype(str).to_numpy()
             self._targets = [fa_collate([tl[i] for i in range(len(tl))]) for tl in self.dataset.tls[1:]]
-        batch = source.batch(self._ids[rows]), *(y[rows] for y in self._targets)
+        batch = source.batch(self._ids[self.share(rows) if self.share else rows]), *(y[rows] for y in self._targets)
         return batch if self._on_cpu() else tuple(t.pin_memory() for t in batch)
 
     def plain_batches(self,

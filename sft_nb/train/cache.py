@@ -27,6 +27,7 @@ from ..core import atomic_path, hash_json, track, write_text
 from ..models.fuse import split_model
 from ..models.weights import hash_tensors
 from ..tasks.feed import BatchLoader, NormalizePixels
+from .distribute import main_first
 
 # %% ../../nbs/415_train.cache.ipynb #6200bcf5
 def _make_room(folder, need: int, limit: int) -> bool: # whether there is room now
@@ -108,7 +109,7 @@ class CacheFrozen(Callback):
         loaders = (self.dls.train, self.dls.valid)
         if all(boundary) or not all(isinstance(dl, BatchLoader) for dl in loaders): return
         with _evaluating(self.model): parts = split_model(self.model, precision=self.fuse_step.precision)
-        found = parts and [self._find(parts[0], dl) for dl in loaders]
+        with main_first(): found = parts and [self._find(parts[0], dl) for dl in loaders]
         if found and all(found): self._begin_with(*found)
 
     def _begin_with(self, train, valid):

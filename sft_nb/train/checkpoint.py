@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..core import InputError, expected
 from ..models.weights import write_tensors
+from .distribute import is_main
 
 # %% ../../nbs/430_train.checkpoint.ipynb #775ec393
 def _strip(value, name: str, tensors: dict): # ready for JSON
@@ -99,6 +100,7 @@ class Checkpoint(Callback):
         _match_layout(self.model, self.opt)
 
     def after_epoch(self):
+        if not is_main(): return # all processes read it
         best, rows, done = self.keep_best, self.record_history.rows, self.record_history.rows[-1]['epoch'] + 1
         frozen = [name for name, p in self.model.named_parameters() if not p.requires_grad]
         _write(dict(key=self.key, done=done, rows=rows, model=self.model.state_dict(), opt=self.opt.state_dict(), frozen=frozen, frozen_idx=self.opt.frozen_idx,

@@ -25,6 +25,7 @@ from torch.utils.data import Subset
 from ..core import InputError, derive_seed, expected
 from ..tasks.feed import BatchLoader
 from ..tasks.targets import item_losses
+from .distribute import gather_rows
 from .step import compute
 
 # %% ../../nbs/428_train.monitor.ipynb #28380f4c
@@ -102,6 +103,7 @@ class WatchGap(Callback):
         batches = self.dls.train.plain_batches(rows) if isinstance(self.dls.train, BatchLoader) else self.dls.valid.new(dataset=Subset(self.dls.train.dataset, rows), n=len(rows), num_workers=0)
         for xb, yb in batches:
             pred, yb = compute(self.learn, to_device(xb, device).as_subclass(torch.Tensor)), to_device(yb, device).as_subclass(torch.Tensor)
+            pred = gather_rows(pred, len(yb))
             out.append((item_losses(self.loss_func, pred, yb).float().cpu(), yb))
         return torch.cat([l for l, _ in out]).numpy(), torch.cat([y for _, y in out]), pred.shape[-1]
 

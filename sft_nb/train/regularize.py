@@ -101,6 +101,7 @@ class SharpnessAware(Callback):
             self.learn.loss_grad = self.loss_func(self.pred, *self.yb)
             self.learn('after_loss')
             self.loss_grad.backward()
+            self.learn('after_backward') # for those who add gradients of others
         self.learn.pred, self.learn.loss = first
 
 # %% ../../nbs/425_train.regularize.ipynb #0b830063
