@@ -5,6 +5,7 @@
 - `sft_nb.bench.chat_job`: What the model answers now, beside what it answered before; how probable it finds the right answers; and what became of everything else.
 - `sft_nb.bench.check`: Does this model meet the standard? Pass, fail, or not enough items to say, for a person and for a release gate.
 - `sft_nb.bench.cost`: Quality has a price: megabytes, parameters, milliseconds for an answer.
+- `sft_nb.bench.exchange`: Results in the forms that others read: CSV, Parquet, the Hub's cards and evaluation results, MLflow.
 - `sft_nb.bench.job`: From a configuration file to a verdict: audit, split, train, evaluate, report, in one call.
 - `sft_nb.bench.judge`: One training or several that differ in the seed alone: the same numbers, the same baselines, one evaluation.
 - `sft_nb.bench.leaderboard`: Who is ahead, who is only tied, what it costs, and what is missing.
@@ -14,7 +15,7 @@
 - `sft_nb.bench.tune`: Search, give the baseline the same chance, train what was chosen again, and only then look at the test split.
 - `sft_nb.bench.verdict`: Met, failed, or not enough items to say: the end of an interval decides, not its middle.
 - `sft_nb.changes`: Corrections to labels, kept beside the data: each decision on a line of its own, so that all of it can be read, undone and applied again.
-- `sft_nb.cli`: `sft-nb init`, `audit`, `run`, `tune`, `stress`, `check`, `replay`, `suite`, `report`, `evaluate`, `predict`: the main job from a terminal.
+- `sft_nb.cli`: `sft-nb init`, `audit`, `run`, `tune`, `stress`, `check`, `replay`, `suite`, `export`, `report`, `evaluate`, `predict`: the main job from a terminal.
 - `sft_nb.config`: One commented YAML file says what a run is; everything that is wrong with it is said at once.
 - `sft_nb.core`: The few things that every module needs: one sentence for an error, one number from many seeds, one file that is whole or absent.
 - `sft_nb.data.audit`: Look at the data before the model does: copies across splits, broken files, missing labels, and labels that are probably wrong.

@@ -9,11 +9,12 @@ Docs: https://sft-nb.github.io/sft_nb/all.html.md"""
 
 # %% auto #0
 __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job', 'stress_run',
-           'build_leaderboard', 'save_leaderboard', 'make_suite', 'read_suite', 'run_suite', 'suite_scores',
-           'aggregate_scores', 'performance_profile', 'probability_of_improvement', 'check_runs', 'write_verdict',
-           'measure_cost', 'gather_predictions', 'judge_runs', 'find_edits', 'replay_run', 'make_standard',
-           'read_standard', 'write_standard', 'check_standard', 'overall_verdict', 'ChangeLog', 'apply_changes',
-           'RunConfig', 'make_config', 'read_config', 'write_config', 'InputError', 'audit_items', 'check_leakage',
+           'export_results', 'log_mlflow', 'tidy_results', 'write_hub', 'build_leaderboard', 'save_leaderboard',
+           'make_suite', 'open_suite', 'read_suite', 'run_suite', 'suite_scores', 'aggregate_scores',
+           'performance_profile', 'probability_of_improvement', 'check_runs', 'write_verdict', 'measure_cost',
+           'gather_predictions', 'judge_runs', 'find_edits', 'replay_run', 'make_standard', 'read_standard',
+           'write_standard', 'check_standard', 'overall_verdict', 'ChangeLog', 'apply_changes', 'RunConfig',
+           'make_config', 'read_config', 'write_config', 'InputError', 'audit_items', 'check_leakage',
            'find_suspect_labels', 'fingerprint_items', 'score_neighbours', 'stop_on_leak', 'create_augment',
            'show_augment', 'augment_text', 'create_text_augment', 'neighbour_words', 'show_text_augment',
            'corrupt_text', 'mask_personal_data', 'measure_truncation', 'screen_texts', 'find_contamination',
@@ -58,10 +59,11 @@ from .bench.job import audit_job, evaluate_run, load_items, prepare_items, run_j
 from .bench.check import check_runs, write_verdict
 from .bench.cost import measure_cost
 from .bench.judge import gather_predictions, judge_runs
+from .bench.exchange import export_results, log_mlflow, tidy_results, write_hub
 from .bench.leaderboard import build_leaderboard, save_leaderboard
 from .bench.replay import find_edits, replay_run
 from .bench.standard import make_standard, read_standard, write_standard
-from .bench.suite import make_suite, read_suite, run_suite, suite_scores
+from .bench.suite import make_suite, open_suite, read_suite, run_suite, suite_scores
 from .bench.verdict import check_standard, overall_verdict
 from .evaluate.aggregate import aggregate_scores, performance_profile, probability_of_improvement
 from .bench.tune import tune_job
@@ -157,7 +159,7 @@ from .evaluate.spans import choose_null_threshold, entity_metric, measure_entiti
 
 # %% ../nbs/90_all.ipynb #5ce82e89
 _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job',
-         'stress_run', 'build_leaderboard', 'save_leaderboard', 'make_suite', 'read_suite', 'run_suite', 'suite_scores', 'aggregate_scores', 'performance_profile',
+         'stress_run', 'export_results', 'log_mlflow', 'tidy_results', 'write_hub', 'build_leaderboard', 'save_leaderboard', 'make_suite', 'open_suite', 'read_suite', 'run_suite', 'suite_scores', 'aggregate_scores', 'performance_profile',
          'probability_of_improvement', 'check_runs', 'write_verdict', 'measure_cost', 'gather_predictions', 'judge_runs', 'find_edits', 'replay_run',
          'make_standard', 'read_standard', 'write_standard', 'check_standard', 'overall_verdict', 'ChangeLog', 'apply_changes', 'RunConfig', 'make_config',
          'read_config', 'write_config', 'InputError', 'audit_items', 'check_leakage', 'find_suspect_labels',

@@ -12,7 +12,7 @@ __all__ = ['suite_costs', 'pareto_front', 'read_outside', 'Leaderboard', 'build_
 
 # %% ../../nbs/76_bench.leaderboard.ipynb #7fa2f738
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +81,7 @@ class Leaderboard:
     improvement: pd.DataFrame # of `probability_of_improvement`; empty without two recipes
     outside: pd.DataFrame # of `read_outside`
     notes: tuple # sentences: what is missing, what could not be computed
+    quality: pd.DataFrame = field(default_factory=pd.DataFrame) # of `aggregate_scores`; empty where there is no mean over tasks
 
     def _repr_html_(self): return self.table.to_html(index=False, float_format='%.3f') + ''.join(f'<p>{html.escape(n)}</p>' for n in self.notes)
     def __repr__(self): return '\n'.join([self.table.to_string(index=False, float_format='%.3f'), *self.notes])
@@ -122,10 +123,12 @@ def build_leaderboard(suite: Suite, # that was run, all of it or a part
     means = up.pivot_table(index='task', columns='recipe', values='value', aggfunc='mean', dropna=False, sort=False).reindex(columns=list(suite.recipes))
     table = _rank(means, notes, confidence_level)
     bounded = scores[scores.state == 'done'].metric.map(lambda m: m in METRICS and METRICS[m].bounds == (0, 1) and METRICS[m].direction == 'higher').all()
-    improvement = pd.DataFrame()
+    improvement = quality = pd.DataFrame()
     if not bounded: notes.append('No mean over tasks: some of their metrics do not lie between 0 and 1.')
     elif means.dropna().empty: notes.append('No mean over tasks: there is none that every recipe finished.')
-    else: table = table.merge(aggregate_scores(up, seed=seed, confidence_level=confidence_level)[['recipe', 'value', 'low', 'high']].rename(columns=dict(value='iqm')), on='recipe')
+    else:
+        quality = aggregate_scores(up, seed=seed, confidence_level=confidence_level)
+        table = table.merge(quality[['recipe', 'value', 'low', 'high']].rename(columns=dict(value='iqm')), on='recipe')
     if not means.dropna().empty and means.shape[1] > 1: improvement = probability_of_improvement(up, seed=seed, confidence_level=confidence_level)
     spent = costs.groupby('recipe', sort=False)[[c for c in ('seconds', 'size_mb', 'watt_hours') if c in costs]].mean().reset_index()
     table = table.merge(spent, on='recipe').merge(scores.assign(missing=scores.state != 'done').groupby('recipe')['missing'].sum().reset_index(), on='recipe')
@@ -133,7 +136,7 @@ def build_leaderboard(suite: Suite, # that was run, all of it or a part
     tasks = scores.groupby(['task', 'recipe'], sort=False).agg(metric=('metric', 'last'), value=('value', 'mean'), sd=('value', 'std'), seeds=('value', 'count'), cells=('value', 'size')).reset_index()
     if watts is not None: notes.append(f'Energy is an estimate: seconds times {watts:g} W, which nobody measured.')
     return Leaderboard(suite.name, scores, table.sort_values(['iqm' if 'iqm' in table else 'rank'], ascending='iqm' not in table, kind='stable', ignore_index=True), tasks.assign(missing=tasks.cells - tasks.seeds).drop(columns='cells'),
-                       improvement, pd.DataFrame() if outside is None else outside, tuple(notes))
+                       improvement, pd.DataFrame() if outside is None else outside, tuple(notes), quality)
 
 # %% ../../nbs/76_bench.leaderboard.ipynb #af0a3db7
 _STYLE = 'body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1b2a33}table{border-collapse:collapse;margin:1rem 0}th,td{padding:.35rem .8rem;border-bottom:1px solid #d5dde2;text-align:right}th:first-child,td:first-child{text-align:left}caption{text-align:left;font-weight:600;padding:.4rem 0}.gap{color:#8a3b12}div{overflow-x:auto}'

@@ -37,7 +37,7 @@ def interquartile_mean(values, # (…, n)
     return x[..., cut:x.shape[-1] - cut].mean(-1)
 
 # %% ../../nbs/523_evaluate.aggregate.ipynb #ec2fc7e6
-AGGREGATE_COLUMNS = ['recipe', 'value', 'low', 'high', 'tasks', 'seeds', 'confidence_level', 'method']
+AGGREGATE_COLUMNS = ['recipe', 'value', 'low', 'high', 'tasks', 'seeds', 'n', 'confidence_level', 'method']
 
 def _draw(by, recipe, rng, n) -> np.ndarray: # (n, trainings of the recipe)
     "Seeds drawn anew within each task, deviations from their mean stretched."
@@ -53,7 +53,7 @@ def aggregate_scores(scores: pd.DataFrame, # task, recipe, seed, value; more is 
                      seed: int, # of the bootstrap
                      confidence_level: float = .95, # in (0, 1)
                      n_resamples: int = 10_000, # of the bootstrap
-                     ) -> pd.DataFrame: # `AGGREGATE_COLUMNS`, best first; no interval where no task has two seeds
+                     ) -> pd.DataFrame: # `AGGREGATE_COLUMNS`, best first; `n` is the number of trainings; no interval where no task has two seeds
     "The interquartile mean of each recipe over tasks and seeds."
     by, recipes, dropped = _matrices(scores)
     rows = []
@@ -61,7 +61,7 @@ def aggregate_scores(scores: pd.DataFrame, # task, recipe, seed, value; more is 
         values, rng, m = np.concatenate([v[r] for v in by.values()]), np.random.default_rng(derive_seed(seed, 'aggregate', r)), [len(v[r]) for v in by.values()]
         low, high = np.quantile(interquartile_mean(_draw(by, r, rng, n_resamples)), [(1 - confidence_level) / 2, (1 + confidence_level) / 2]) if max(m) > 1 else (np.nan, np.nan)
         method = 'stratified bootstrap over seeds' if max(m) > 1 else 'no interval: one seed'
-        rows.append(dict(recipe=r, value=float(interquartile_mean(values)), low=low, high=high, tasks=len(by), seeds=min(m), confidence_level=confidence_level,
+        rows.append(dict(recipe=r, value=float(interquartile_mean(values)), low=low, high=high, tasks=len(by), seeds=min(m), n=len(values), confidence_level=confidence_level,
                          method=method + (f'; without {len(dropped)} task{"s" * (len(dropped) > 1)} that not all finished' if dropped else '')))
     return pd.DataFrame(rows, columns=AGGREGATE_COLUMNS).sort_values('value', ascending=False, kind='stable', ignore_index=True)
 
