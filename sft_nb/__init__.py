@@ -74,6 +74,7 @@
 - `sft_nb.report.embed`: Pictures made small, and values made plain, so that one file can carry both.
 - `sft_nb.report.example`: A complete evaluation with pictures, made in a second without a model: to try a report on, and to show what one looks like.
 - `sft_nb.report.hub`: Cards as the Hugging Face Hub wants them: a head that it takes, and text that stays text.
+- `sft_nb.report.leaders`: Which recipe is ahead, at which score, and what does it cost?
 - `sft_nb.report.look`: Every figure speaks one language: the same colours, names at the lines, intervals as bars and bands.
 - `sft_nb.report.markdown`: Text that stays text: labels and notes in a card show just the characters that somebody wrote.
 - `sft_nb.report.page`: One HTML file that holds a whole result: it opens anywhere, asks for nothing from outside, and says the uncomfortable things first.

@@ -9,12 +9,12 @@ Docs: https://sft-nb.github.io/sft_nb/all.html.md"""
 
 # %% auto #0
 __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job', 'stress_run',
-           'export_results', 'log_mlflow', 'tidy_results', 'write_hub', 'build_leaderboard', 'save_leaderboard',
-           'make_suite', 'open_suite', 'read_suite', 'run_suite', 'suite_scores', 'aggregate_scores',
-           'performance_profile', 'probability_of_improvement', 'check_runs', 'write_verdict', 'measure_cost',
-           'gather_predictions', 'judge_runs', 'find_edits', 'replay_run', 'make_standard', 'read_standard',
-           'write_standard', 'check_standard', 'overall_verdict', 'ChangeLog', 'apply_changes', 'RunConfig',
-           'make_config', 'read_config', 'write_config', 'InputError', 'audit_items', 'check_leakage',
+           'export_results', 'log_mlflow', 'tidy_results', 'write_hub', 'board_displays', 'build_leaderboard',
+           'save_leaderboard', 'make_suite', 'open_suite', 'read_suite', 'run_suite', 'suite_scores',
+           'aggregate_scores', 'performance_profile', 'probability_of_improvement', 'check_runs', 'write_verdict',
+           'measure_cost', 'gather_predictions', 'judge_runs', 'find_edits', 'replay_run', 'make_standard',
+           'read_standard', 'write_standard', 'check_standard', 'overall_verdict', 'ChangeLog', 'apply_changes',
+           'RunConfig', 'make_config', 'read_config', 'write_config', 'InputError', 'audit_items', 'check_leakage',
            'find_suspect_labels', 'fingerprint_items', 'score_neighbours', 'stop_on_leak', 'create_augment',
            'show_augment', 'augment_text', 'create_text_augment', 'neighbour_words', 'show_text_augment',
            'corrupt_text', 'mask_personal_data', 'measure_truncation', 'screen_texts', 'find_contamination',
@@ -33,12 +33,12 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
            'make_data_card', 'LabelCleaner', 'ComparisonDisplay', 'ForgettingDisplay', 'LearningCurveDisplay',
            'RankDisplay', 'RiskCoverageDisplay', 'RobustnessDisplay', 'ConfusionDisplay', 'CurveDisplay',
            'HistoryDisplay', 'MetricsDisplay', 'ReliabilityDisplay', 'SliceDisplay', 'ThresholdDisplay', 'check_card',
-           'save_page', 'build_report', 'compare_runs', 'image_block', 'predict_items', 'create_loss',
-           'describe_targets', 'make_item_predictions', 'Checkpoint', 'create_learner', 'keep_pages', 'cross_predict',
-           'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run', 'open_run', 'predict_files',
-           'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr', 'fine_tune',
-           'gradual_unfreeze', 'EMA', 'SWA', 'GreedySoup', 'draw_few_shot', 'probe_few_shot', 'weigh_suspects',
-           'WatchGap', 'advise_training', 'MixItems', 'SampleItems', 'SharpnessAware', 'WeightItems',
+           'FrontDisplay', 'ProfileDisplay', 'save_page', 'build_report', 'compare_runs', 'image_block',
+           'predict_items', 'create_loss', 'describe_targets', 'make_item_predictions', 'Checkpoint', 'create_learner',
+           'keep_pages', 'cross_predict', 'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run',
+           'open_run', 'predict_files', 'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr',
+           'fine_tune', 'gradual_unfreeze', 'EMA', 'SWA', 'GreedySoup', 'draw_few_shot', 'probe_few_shot',
+           'weigh_suspects', 'WatchGap', 'advise_training', 'MixItems', 'SampleItems', 'SharpnessAware', 'WeightItems',
            'regularize_callbacks', 'tune_job', 'expected_best', 'ExpectedBestDisplay', 'ImportanceDisplay',
            'open_search', 'rank_options', 'tune', 'apply_params', 'default_space', 'read_space', 'add_adapters',
            'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha', 'interpolate_weights', 'sweep_weights',
@@ -60,7 +60,7 @@ from .bench.check import check_runs, write_verdict
 from .bench.cost import measure_cost
 from .bench.judge import gather_predictions, judge_runs
 from .bench.exchange import export_results, log_mlflow, tidy_results, write_hub
-from .bench.leaderboard import build_leaderboard, save_leaderboard
+from .bench.leaderboard import board_displays, build_leaderboard, save_leaderboard
 from .bench.replay import find_edits, replay_run
 from .bench.standard import make_standard, read_standard, write_standard
 from .bench.suite import make_suite, open_suite, read_suite, run_suite, suite_scores
@@ -105,6 +105,7 @@ from .report.clean import LabelCleaner
 from .report.contrasts import ComparisonDisplay, ForgettingDisplay, LearningCurveDisplay, RankDisplay, RiskCoverageDisplay, RobustnessDisplay, FewLabelsDisplay
 from .report.displays import ConfusionDisplay, CurveDisplay, HistoryDisplay, MetricsDisplay, ReliabilityDisplay, SliceDisplay, ThresholdDisplay
 from .report.hub import check_card
+from .report.leaders import FrontDisplay, ProfileDisplay
 from .report.page import save_page
 from .report.search import ExpectedBestDisplay, ImportanceDisplay
 from .report.widgets import build_report, compare_runs
@@ -159,7 +160,7 @@ from .evaluate.spans import choose_null_threshold, entity_metric, measure_entiti
 
 # %% ../nbs/90_all.ipynb #5ce82e89
 _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job',
-         'stress_run', 'export_results', 'log_mlflow', 'tidy_results', 'write_hub', 'build_leaderboard', 'save_leaderboard', 'make_suite', 'open_suite', 'read_suite', 'run_suite', 'suite_scores', 'aggregate_scores', 'performance_profile',
+         'stress_run', 'export_results', 'log_mlflow', 'tidy_results', 'write_hub', 'board_displays', 'build_leaderboard', 'save_leaderboard', 'make_suite', 'open_suite', 'read_suite', 'run_suite', 'suite_scores', 'aggregate_scores', 'performance_profile',
          'probability_of_improvement', 'check_runs', 'write_verdict', 'measure_cost', 'gather_predictions', 'judge_runs', 'find_edits', 'replay_run',
          'make_standard', 'read_standard', 'write_standard', 'check_standard', 'overall_verdict', 'ChangeLog', 'apply_changes', 'RunConfig', 'make_config',
          'read_config', 'write_config', 'InputError', 'audit_items', 'check_leakage', 'find_suspect_labels',
@@ -180,7 +181,7 @@ _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items'
          'make_predictions', 'Annotator', 'measure_agreement', 'make_card', 'make_data_card', 'LabelCleaner',
          'ComparisonDisplay', 'ForgettingDisplay', 'LearningCurveDisplay', 'RankDisplay', 'RiskCoverageDisplay',
          'RobustnessDisplay', 'ConfusionDisplay', 'CurveDisplay', 'HistoryDisplay', 'MetricsDisplay',
-         'ReliabilityDisplay', 'SliceDisplay', 'ThresholdDisplay', 'check_card', 'save_page', 'build_report',
+         'ReliabilityDisplay', 'SliceDisplay', 'ThresholdDisplay', 'check_card', 'FrontDisplay', 'ProfileDisplay', 'save_page', 'build_report',
          'compare_runs', 'image_block', 'predict_items', 'create_loss', 'describe_targets',
          'make_item_predictions', 'Checkpoint', 'create_learner', 'keep_pages', 'cross_predict',
          'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run', 'open_run', 'predict_files',

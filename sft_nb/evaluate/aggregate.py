@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import InputError, derive_seed, expected, raise_problems
+from .shares import wilson_interval
 
 # %% ../../nbs/523_evaluate.aggregate.ipynb #aaf211e5
 def _matrices(scores) -> tuple: # task → recipe → (seeds,) values; recipes; tasks that were dropped
@@ -88,9 +89,17 @@ def probability_of_improvement(scores: pd.DataFrame, # task, recipe, seed, value
 # %% ../../nbs/523_evaluate.aggregate.ipynb #83dd10ea
 def performance_profile(scores: pd.DataFrame, # task, recipe, seed, value; more is better, and on one scale in all tasks
                         at=None, # (m,) scores; None for 101 between the least and the best
-                        ) -> pd.DataFrame: # recipe, at, share; each task counts as much as any other
-    "The share of trainings that reach a score."
+                        *,
+                        confidence_level: float = .95, # in (0, 1); of the band at each score, not of the whole line
+                        ) -> pd.DataFrame: # recipe, at, share, low, high, n (trainings), confidence_level; each task counts as much as any other
+    "The share of trainings that reach a score, with Wilson's interval."
     by, recipes, _ = _matrices(scores)
     ends = [f(f(v.min() if f is min else v.max() for v in values.values()) for values in by.values()) for f in (min, max)]
-    at = np.linspace(*ends, 101) if at is None else np.asarray(at, float)
-    return pd.DataFrame([dict(recipe=r, at=t, share=float(np.mean([(v[r] >= t).mean() for v in by.values()]))) for r in recipes for t in at])
+    at, tables = np.linspace(*ends, 101) if at is None else np.asarray(at, float), []
+    for r in recipes:
+        m = np.array([len(v[r]) for v in by.values()])
+        share = np.mean([(v[r][:, None] >= at).mean(0) for v in by.values()], axis=0)
+        n = len(m)**2 / (1 / m).sum() # trainings that would say as much, were they of one task
+        low, high = wilson_interval(share * n, n, confidence_level=confidence_level)
+        tables.append(pd.DataFrame(dict(recipe=r, at=at, share=share, low=low, high=high, n=m.sum(), confidence_level=confidence_level)))
+    return pd.concat(tables, ignore_index=True)
