@@ -112,7 +112,7 @@ def level_of(evaluation: Evaluation) -> float:
 _DARK = {'#0072b2': '#56b4e9', '#d55e00': '#f0803c', '#009e73': '#2fc79a', '#e69f00': '#f0b429', '#56b4e9': '#8fd0f5', '#cc79a7': '#e5a3c6', '#1a242e': '#e9eef3', '#7d8893': '#8c98a4',
          '#b8c2ca': '#46525e', '#45525e': '#a7b3be', '#55616d': '#a7b3be', '#e6eaed': '#2a333c', '#ffffff': '#12161b'} # those of the report's style sheet
 
-def figure_svg(figure: Figure,
+def figure_svg(figure: Figure, # of matplotlib, drawn
                title: str, # what it shows, short; no two figures of a page alike
                about: str, # what is to be seen, in a sentence or two
                ) -> str: # an element `svg`, as wide as there is room
