@@ -5,6 +5,7 @@
 - `sft_nb.bench.chat_job`: What the model answers now, beside what it answered before; how probable it finds the right answers; and what became of everything else.
 - `sft_nb.bench.check`: Does this model meet the standard? Pass, fail, or not enough items to say, for a person and for a release gate.
 - `sft_nb.bench.cost`: Quality has a price: megabytes, parameters, milliseconds for an answer.
+- `sft_nb.bench.exchange`: Results in the forms that others read: CSV, Parquet, the Hub's cards and evaluation results, MLflow.
 - `sft_nb.bench.holdout`: Let others train on your data, and be sure that nobody chose on your test split.
 - `sft_nb.bench.job`: From a configuration file to a verdict: audit, split, train, evaluate, report, in one call.
 - `sft_nb.bench.judge`: One training or several that differ in the seed alone: the same numbers, the same baselines, one evaluation.
@@ -15,7 +16,7 @@
 - `sft_nb.bench.tune`: Search, give the baseline the same chance, train what was chosen again, and only then look at the test split.
 - `sft_nb.bench.verdict`: Met, failed, or not enough items to say: the end of an interval decides, not its middle.
 - `sft_nb.changes`: Corrections to labels, kept beside the data: each decision on a line of its own, so that all of it can be read, undone and applied again.
-- `sft_nb.cli`: `sft-nb init`, `audit`, `run`, `tune`, `stress`, `check`, `seal`, `score`, `replay`, `suite`, `report`, `evaluate`, `predict`: the main job from a terminal.
+- `sft_nb.cli`: `sft-nb init`, `audit`, `run`, `tune`, `stress`, `check`, `seal`, `score`, `replay`, `suite`, `export`, `report`, `evaluate`, `predict`: the main job from a terminal.
 - `sft_nb.config`: One commented YAML file says what a run is; everything that is wrong with it is said at once.
 - `sft_nb.core`: The few things that every module needs: one sentence for an error, one number from many seeds, one file that is whole or absent.
 - `sft_nb.data.audit`: Look at the data before the model does: copies across splits, broken files, missing labels, and labels that are probably wrong.
@@ -77,6 +78,7 @@
 - `sft_nb.report.embed`: Pictures made small, and values made plain, so that one file can carry both.
 - `sft_nb.report.example`: A complete evaluation with pictures, made in a second without a model: to try a report on, and to show what one looks like.
 - `sft_nb.report.hub`: Cards as the Hugging Face Hub wants them: a head that it takes, and text that stays text.
+- `sft_nb.report.leaders`: Which recipe is ahead, at which score, and what does it cost?
 - `sft_nb.report.look`: Every figure speaks one language: the same colours, names at the lines, intervals as bars and bands.
 - `sft_nb.report.markdown`: Text that stays text: labels and notes in a card show just the characters that somebody wrote.
 - `sft_nb.report.page`: One HTML file that holds a whole result: it opens anywhere, asks for nothing from outside, and says the uncomfortable things first.

@@ -9,7 +9,8 @@ Docs: https://sft-nb.github.io/sft_nb/all.html.md"""
 
 # %% auto #0
 __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job', 'stress_run',
-           'build_leaderboard', 'save_leaderboard', 'make_suite', 'read_suite', 'run_suite', 'suite_scores',
+           'export_results', 'log_mlflow', 'tidy_results', 'write_hub', 'board_displays', 'build_leaderboard',
+           'save_leaderboard', 'make_suite', 'open_suite', 'read_suite', 'run_suite', 'suite_scores',
            'aggregate_scores', 'performance_profile', 'probability_of_improvement', 'check_runs', 'write_verdict',
            'measure_cost', 'score_ladder', 'score_run', 'score_table', 'seal_data', 'SealedLabels', 'seal_items',
            'climb_ladder', 'Ledger', 'gather_predictions', 'judge_runs', 'find_edits', 'replay_run', 'make_standard',
@@ -33,25 +34,26 @@ __all__ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_item
            'make_data_card', 'LabelCleaner', 'ComparisonDisplay', 'ForgettingDisplay', 'LearningCurveDisplay',
            'RankDisplay', 'RiskCoverageDisplay', 'RobustnessDisplay', 'ConfusionDisplay', 'CurveDisplay',
            'HistoryDisplay', 'MetricsDisplay', 'ReliabilityDisplay', 'SliceDisplay', 'ThresholdDisplay', 'check_card',
-           'save_page', 'build_report', 'compare_runs', 'image_block', 'predict_items', 'create_loss',
-           'describe_targets', 'make_item_predictions', 'Checkpoint', 'call_others', 'copy_weights', 'share_run',
-           'share_training', 'create_learner', 'keep_pages', 'cross_predict', 'extract_features', 'fit_probe',
-           'probe_fewer', 'probe_items', 'Run', 'open_run', 'predict_files', 'train_run', 'predict_corrupted',
-           'predict_probe', 'sample_items', 'find_lr', 'fine_tune', 'gradual_unfreeze', 'EMA', 'SWA', 'GreedySoup',
-           'draw_few_shot', 'probe_few_shot', 'weigh_suspects', 'WatchGap', 'advise_training', 'MixItems',
-           'SampleItems', 'SharpnessAware', 'WeightItems', 'regularize_callbacks', 'tune_job', 'expected_best',
-           'ExpectedBestDisplay', 'ImportanceDisplay', 'open_search', 'rank_options', 'tune', 'apply_params',
-           'default_space', 'read_space', 'add_adapters', 'load_adapters', 'merge_adapters', 'TradeoffDisplay',
-           'choose_alpha', 'interpolate_weights', 'sweep_weights', 'OldTask', 'finish_retain', 'retain_callbacks',
-           'add_lora', 'load_causal', 'save_causal', 'chat_loaders', 'check_chat', 'encode_chat', 'truncation_table',
-           'compare_scores', 'generate_answers', 'predict_answers', 'score_examples', 'create_chat_learner',
-           'load_instruct', 'load_general', 'load_chat_tokenizer', 'prompt_items', 'read_chat', 'encode_pairs',
-           'browse_answers', 'load_imdb', 'create_encoder', 'load_encoder', 'load_tokenizer', 'save_encoder',
-           'find_inputs', 'score_items', 'build_tokens', 'text_block', 'fit_contrast', 'compare_few_labels',
-           'phrase_labels', 'score_zero_shot', 'FewLabelsDisplay', 'load_squad', 'create_token_encoder',
-           'load_token_encoder', 'save_token_encoder', 'SpanLoss', 'build_windows', 'check_questions', 'find_answers',
-           'make_span_predictions', 'span_block', 'TagLoss', 'build_tagged', 'check_tags', 'list_tags', 'predict_tags',
-           'tag_block', 'choose_null_threshold', 'entity_metric', 'measure_entities']
+           'FrontDisplay', 'ProfileDisplay', 'save_page', 'build_report', 'compare_runs', 'image_block',
+           'predict_items', 'create_loss', 'describe_targets', 'make_item_predictions', 'Checkpoint', 'call_others',
+           'copy_weights', 'share_run', 'share_training', 'create_learner', 'keep_pages', 'cross_predict',
+           'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run', 'open_run', 'predict_files',
+           'train_run', 'predict_corrupted', 'predict_probe', 'sample_items', 'find_lr', 'fine_tune',
+           'gradual_unfreeze', 'EMA', 'SWA', 'GreedySoup', 'draw_few_shot', 'probe_few_shot', 'weigh_suspects',
+           'WatchGap', 'advise_training', 'MixItems', 'SampleItems', 'SharpnessAware', 'WeightItems',
+           'regularize_callbacks', 'tune_job', 'expected_best', 'ExpectedBestDisplay', 'ImportanceDisplay',
+           'open_search', 'rank_options', 'tune', 'apply_params', 'default_space', 'read_space', 'add_adapters',
+           'load_adapters', 'merge_adapters', 'TradeoffDisplay', 'choose_alpha', 'interpolate_weights', 'sweep_weights',
+           'OldTask', 'finish_retain', 'retain_callbacks', 'add_lora', 'load_causal', 'save_causal', 'chat_loaders',
+           'check_chat', 'encode_chat', 'truncation_table', 'compare_scores', 'generate_answers', 'predict_answers',
+           'score_examples', 'create_chat_learner', 'load_instruct', 'load_general', 'load_chat_tokenizer',
+           'prompt_items', 'read_chat', 'encode_pairs', 'browse_answers', 'load_imdb', 'create_encoder', 'load_encoder',
+           'load_tokenizer', 'save_encoder', 'find_inputs', 'score_items', 'build_tokens', 'text_block', 'fit_contrast',
+           'compare_few_labels', 'phrase_labels', 'score_zero_shot', 'FewLabelsDisplay', 'load_squad',
+           'create_token_encoder', 'load_token_encoder', 'save_token_encoder', 'SpanLoss', 'build_windows',
+           'check_questions', 'find_answers', 'make_span_predictions', 'span_block', 'TagLoss', 'build_tagged',
+           'check_tags', 'list_tags', 'predict_tags', 'tag_block', 'choose_null_threshold', 'entity_metric',
+           'measure_entities']
 
 # %% ../nbs/90_all.ipynb #31284fed
 from .assets import fetch_asset, list_assets
@@ -60,10 +62,11 @@ from .bench.check import check_runs, write_verdict
 from .bench.cost import measure_cost
 from .bench.holdout import score_ladder, score_run, score_table, seal_data
 from .bench.judge import gather_predictions, judge_runs
-from .bench.leaderboard import build_leaderboard, save_leaderboard
+from .bench.exchange import export_results, log_mlflow, tidy_results, write_hub
+from .bench.leaderboard import board_displays, build_leaderboard, save_leaderboard
 from .bench.replay import find_edits, replay_run
 from .bench.standard import make_standard, read_standard, write_standard
-from .bench.suite import make_suite, read_suite, run_suite, suite_scores
+from .bench.suite import make_suite, open_suite, read_suite, run_suite, suite_scores
 from .bench.verdict import check_standard, overall_verdict
 from .evaluate.aggregate import aggregate_scores, performance_profile, probability_of_improvement
 from .bench.tune import tune_job
@@ -108,6 +111,7 @@ from .report.clean import LabelCleaner
 from .report.contrasts import ComparisonDisplay, ForgettingDisplay, LearningCurveDisplay, RankDisplay, RiskCoverageDisplay, RobustnessDisplay, FewLabelsDisplay
 from .report.displays import ConfusionDisplay, CurveDisplay, HistoryDisplay, MetricsDisplay, ReliabilityDisplay, SliceDisplay, ThresholdDisplay
 from .report.hub import check_card
+from .report.leaders import FrontDisplay, ProfileDisplay
 from .report.page import save_page
 from .report.search import ExpectedBestDisplay, ImportanceDisplay
 from .report.widgets import build_report, compare_runs
@@ -163,7 +167,7 @@ from .evaluate.spans import choose_null_threshold, entity_metric, measure_entiti
 
 # %% ../nbs/90_all.ipynb #5ce82e89
 _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items', 'prepare_items', 'run_job',
-         'stress_run', 'build_leaderboard', 'save_leaderboard', 'make_suite', 'read_suite', 'run_suite', 'suite_scores', 'aggregate_scores', 'performance_profile',
+         'stress_run', 'export_results', 'log_mlflow', 'tidy_results', 'write_hub', 'board_displays', 'build_leaderboard', 'save_leaderboard', 'make_suite', 'open_suite', 'read_suite', 'run_suite', 'suite_scores', 'aggregate_scores', 'performance_profile',
          'probability_of_improvement', 'check_runs', 'write_verdict', 'measure_cost', 'score_ladder', 'score_run', 'score_table', 'seal_data', 'SealedLabels', 'seal_items', 'climb_ladder', 'Ledger', 'gather_predictions', 'judge_runs', 'find_edits', 'replay_run',
          'make_standard', 'read_standard', 'write_standard', 'check_standard', 'overall_verdict', 'ChangeLog', 'apply_changes', 'RunConfig', 'make_config',
          'read_config', 'write_config', 'InputError', 'audit_items', 'check_leakage', 'find_suspect_labels',
@@ -184,7 +188,7 @@ _all_ = ['fetch_asset', 'list_assets', 'audit_job', 'evaluate_run', 'load_items'
          'make_predictions', 'Annotator', 'measure_agreement', 'make_card', 'make_data_card', 'LabelCleaner',
          'ComparisonDisplay', 'ForgettingDisplay', 'LearningCurveDisplay', 'RankDisplay', 'RiskCoverageDisplay',
          'RobustnessDisplay', 'ConfusionDisplay', 'CurveDisplay', 'HistoryDisplay', 'MetricsDisplay',
-         'ReliabilityDisplay', 'SliceDisplay', 'ThresholdDisplay', 'check_card', 'save_page', 'build_report',
+         'ReliabilityDisplay', 'SliceDisplay', 'ThresholdDisplay', 'check_card', 'FrontDisplay', 'ProfileDisplay', 'save_page', 'build_report',
          'compare_runs', 'image_block', 'predict_items', 'create_loss', 'describe_targets',
          'make_item_predictions', 'Checkpoint', 'call_others', 'copy_weights', 'share_run', 'share_training', 'create_learner', 'keep_pages', 'cross_predict',
          'extract_features', 'fit_probe', 'probe_fewer', 'probe_items', 'Run', 'open_run', 'predict_files',

@@ -1,4 +1,4 @@
-"""`sft-nb init`, `audit`, `run`, `tune`, `stress`, `check`, `seal`, `score`, `replay`, `suite`, `report`, `evaluate`, `predict`: the main job from a terminal.
+"""`sft-nb init`, `audit`, `run`, `tune`, `stress`, `check`, `seal`, `score`, `replay`, `suite`, `export`, `report`, `evaluate`, `predict`: the main job from a terminal.
 
 The command `sft-nb` only calls the library: each sub-command is one function here, a few lines long. What a person gets
 wrong is answered with a sentence and exit code 1, without a traceback (`--debug` shows it). Ctrl-C leaves a run that the
@@ -153,6 +153,13 @@ def _suite_command(args) -> int: # 0 if every cell is done, else 2
     print(f'\n{board}\n\nLeaderboard: {save_leaderboard(board, out)}')
     return 0 if (made.state == 'done').all() else 2
 
+def _export_command(args) -> int:
+    "Write a finished run or suite as CSV, Parquet, a folder for the Hub, or runs of MLflow."
+    from sft_nb.bench.exchange import export_results
+    datasets = {task: name for task, _, name in (given.rpartition('=') for given in args.dataset)}
+    print(export_results(args.folder, args.to, args.out, datasets=datasets, url=args.url, experiment=args.experiment))
+    return 0
+
 def _replay_command(args) -> int: # 0 identical or within the interval, 1 different
     "Make a finished run again and say whether the same comes out."
     from sft_nb.bench.replay import replay_run
@@ -263,7 +270,7 @@ def print_verdict(evaluation, # an `Evaluation`, held against a standard or not
 
 # %% ../nbs/80_cli.ipynb #36d63d9b
 def _add_bench(add):
-    "What can be typed after `sft-nb check`, `seal`, `score`, `replay` and `suite`."
+    "What can be typed after `sft-nb check`, `seal`, `score`, `suite`, `export` and `replay`."
     p = add('check', _check_command, 'sft-nb check solar.yaml runs/first --junit verdict.xml')
     p.add_argument('standard', metavar='STANDARD', help='a YAML file that says what must be shown')
     p.add_argument('runs', metavar='RUN', nargs='+', help='folder of a finished run; several must differ in the seed alone')
@@ -280,10 +287,17 @@ def _add_bench(add):
     p.add_argument('--task', choices=('single_label', 'multi_label', 'regression'), help='if the columns do not tell')
     p.add_argument('--out', type=Path, metavar='DIR', help='write evaluation and report there, too')
     p = add('suite', _suite_command, 'sft-nb suite small')
-    p.add_argument('suite', metavar='SUITE', help='a YAML file of tasks, recipes and seeds, or the name of one that is built in: small')
+    p.add_argument('suite', metavar='SUITE', help='a YAML file of tasks, recipes and seeds, or the name of one that is built in: small, full or few_labels')
     p.add_argument('--out', type=Path, metavar='DIR', help='folder of its runs (default: runs/NAME); a stopped suite goes on, and what failed is tried again')
     p.add_argument('--outside', type=Path, metavar='FILE', help='a table of published results to print beside ours: task, recipe, metric, value, n')
     p.add_argument('--watts', type=float, help='what the machine draws, for an estimate of energy')
+    p = add('export', _export_command, 'sft-nb export runs/first --to csv --out first.csv')
+    p.add_argument('folder', metavar='FOLDER', help='of a finished run, or of a suite')
+    p.add_argument('--to', required=True, metavar='FORMAT', help='csv or parquet: one table; hub: README.md with its model-index, and .eval_results; mlflow: runs in MLflow')
+    p.add_argument('--out', metavar='PATH', help='the file, for the Hub a folder, for MLflow a file such as mlflow.db or a tracking URI (default: results.csv, results.parquet or hub in the folder; for MLflow its own)')
+    p.add_argument('--dataset', action='append', default=[], metavar='[TASK=]NAME', help="for the Hub: the benchmark that was asked, such as cais/hle or cais/hle:task_id; of a suite with the name of its task before it; may be given again")
+    p.add_argument('--url', default='', help='for the Hub: where more is to be read')
+    p.add_argument('--experiment', metavar='NAME', default='sft_nb', help='for MLflow (default: sft_nb)')
     p = add('replay', _replay_command, 'sft-nb replay runs/first')
     p.add_argument('run', metavar='RUN', help='folder of a finished run')
     p.add_argument('--out', type=Path, metavar='DIR', help='folder of the run that is made (default: RUN-replay); a stopped one goes on')

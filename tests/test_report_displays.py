@@ -11,14 +11,14 @@ from sklearn.metrics import ConfusionMatrixDisplay
 from sft_nb.core import InputError
 from sft_nb.evaluate.evaluation import evaluate_predictions
 from sft_nb.records import COMPARISON_COLUMNS, Evaluation, make_predictions
-from sft_nb.report import contrasts, displays, search
+from sft_nb.report import contrasts, displays, leaders, search
 from sft_nb.report.example import example_evaluation
 
 MAKERS = dict(MetricsDisplay={}, SliceDisplay=dict(metric='log_loss'), ConfusionDisplay={}, ThresholdDisplay=dict(split='valid'), CurveDisplay=dict(kind='pr'),
               ReliabilityDisplay={}, HistoryDisplay={}, ComparisonDisplay=dict(metric='log_loss'), RobustnessDisplay={}, ForgettingDisplay={}, RiskCoverageDisplay={})
-OTHERS = ('RankDisplay', 'LearningCurveDisplay', 'FewLabelsDisplay', 'ExpectedBestDisplay', 'ImportanceDisplay') # which an evaluation knows nothing of
+OTHERS = ('RankDisplay', 'LearningCurveDisplay', 'FewLabelsDisplay', 'ExpectedBestDisplay', 'ImportanceDisplay', 'ProfileDisplay', 'FrontDisplay') # which an evaluation knows nothing of
 
-def class_of(name): return next(getattr(m, name) for m in (displays, contrasts, search) if hasattr(m, name))
+def class_of(name): return next(getattr(m, name) for m in (displays, contrasts, leaders, search) if hasattr(m, name))
 
 def make(name, evaluation):
     "A display of the example, or of made-up models."
@@ -27,6 +27,8 @@ def make(name, evaluation):
     if name == 'RankDisplay': return contrasts.RankDisplay.from_scores(pd.DataFrame(rng.normal([.9, .8, .79, .5], .05, (12, 4)), columns=['a model with a name', 'b', 'c', 'd']))
     if name == 'ExpectedBestDisplay': return search.ExpectedBestDisplay.from_values({'fine-tuning': rng.normal(.8, .05, 20), 'the probe': np.append(rng.normal(.7, .01, 9), np.nan)}, metric='accuracy')
     if name == 'ImportanceDisplay': return search.ImportanceDisplay.from_table(pd.DataFrame(dict(option=['train.lr', 'train.label_smoothing'], importance=[.8, .1], low=[.5, 0], high=[.9, .3], n=20, confidence_level=.9, method='fANOVA')))
+    if name == 'ProfileDisplay': return leaders.ProfileDisplay.from_scores(pd.DataFrame([dict(task=t, recipe=r, seed=s, value=rng.normal(v, .03)) for t in 'abc' for r, v in (('a recipe with a name', .8), ('probe', .7)) for s in range(3)]))
+    if name == 'FrontDisplay': return leaders.FrontDisplay.from_table(pd.DataFrame(dict(recipe=['probe', 'a recipe with a name'], iqm=[.7, .8], low=[.68, .79], high=[.72, .81], seconds=[3., 200.], front=True)))
     truth, noise = rng.integers(0, 2, 300), rng.normal(size=300)
     parts = {n: make_predictions(range(300), truth, 1/(1 + np.exp(-3*(truth - .5) - (1 + 10/n**.5)*noise)), task='single_label', labels=('no', 'yes')) for n in (50, 100, 200, 400)}
     if name == 'FewLabelsDisplay': return contrasts.FewLabelsDisplay.from_predictions({'zero-shot': {0: parts[50]}, 'linear probe': parts, 'a way with a long name': parts}, 'accuracy', seed=0, n_resamples=100)
@@ -41,7 +43,7 @@ def close():
     plt.close('all')
 
 def test_all_displays_are_covered():
-    assert {n for m in (displays, contrasts, search) for n in m.__all__ if n.endswith('Display')} == {*MAKERS, *OTHERS}
+    assert {n for m in (displays, contrasts, leaders, search) for n in m.__all__ if n.endswith('Display')} == {*MAKERS, *OTHERS}
 
 @pytest.mark.parametrize('name', [*MAKERS, *OTHERS])
 def test_contract(evaluation, name):

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import InputError, derive_seed, expected, raise_problems
+from .shares import wilson_interval
 
 # %% ../../nbs/523_evaluate.aggregate.ipynb #aaf211e5
 def _matrices(scores) -> tuple: # task → recipe → (seeds,) values; recipes; tasks that were dropped
@@ -37,7 +38,7 @@ def interquartile_mean(values, # (…, n)
     return x[..., cut:x.shape[-1] - cut].mean(-1)
 
 # %% ../../nbs/523_evaluate.aggregate.ipynb #ec2fc7e6
-AGGREGATE_COLUMNS = ['recipe', 'value', 'low', 'high', 'tasks', 'seeds', 'confidence_level', 'method']
+AGGREGATE_COLUMNS = ['recipe', 'value', 'low', 'high', 'tasks', 'seeds', 'n', 'confidence_level', 'method']
 
 def _draw(by, recipe, rng, n) -> np.ndarray: # (n, trainings of the recipe)
     "Seeds drawn anew within each task, deviations from their mean stretched."
@@ -53,7 +54,7 @@ def aggregate_scores(scores: pd.DataFrame, # task, recipe, seed, value; more is 
                      seed: int, # of the bootstrap
                      confidence_level: float = .95, # in (0, 1)
                      n_resamples: int = 10_000, # of the bootstrap
-                     ) -> pd.DataFrame: # `AGGREGATE_COLUMNS`, best first; no interval where no task has two seeds
+                     ) -> pd.DataFrame: # `AGGREGATE_COLUMNS`, best first; `n` is the number of trainings; no interval where no task has two seeds
     "The interquartile mean of each recipe over tasks and seeds."
     by, recipes, dropped = _matrices(scores)
     rows = []
@@ -61,7 +62,7 @@ def aggregate_scores(scores: pd.DataFrame, # task, recipe, seed, value; more is 
         values, rng, m = np.concatenate([v[r] for v in by.values()]), np.random.default_rng(derive_seed(seed, 'aggregate', r)), [len(v[r]) for v in by.values()]
         low, high = np.quantile(interquartile_mean(_draw(by, r, rng, n_resamples)), [(1 - confidence_level) / 2, (1 + confidence_level) / 2]) if max(m) > 1 else (np.nan, np.nan)
         method = 'stratified bootstrap over seeds' if max(m) > 1 else 'no interval: one seed'
-        rows.append(dict(recipe=r, value=float(interquartile_mean(values)), low=low, high=high, tasks=len(by), seeds=min(m), confidence_level=confidence_level,
+        rows.append(dict(recipe=r, value=float(interquartile_mean(values)), low=low, high=high, tasks=len(by), seeds=min(m), n=len(values), confidence_level=confidence_level,
                          method=method + (f'; without {len(dropped)} task{"s" * (len(dropped) > 1)} that not all finished' if dropped else '')))
     return pd.DataFrame(rows, columns=AGGREGATE_COLUMNS).sort_values('value', ascending=False, kind='stable', ignore_index=True)
 
@@ -88,9 +89,17 @@ def probability_of_improvement(scores: pd.DataFrame, # task, recipe, seed, value
 # %% ../../nbs/523_evaluate.aggregate.ipynb #83dd10ea
 def performance_profile(scores: pd.DataFrame, # task, recipe, seed, value; more is better, and on one scale in all tasks
                         at=None, # (m,) scores; None for 101 between the least and the best
-                        ) -> pd.DataFrame: # recipe, at, share; each task counts as much as any other
-    "The share of trainings that reach a score."
+                        *,
+                        confidence_level: float = .95, # in (0, 1); of the band at each score, not of the whole line
+                        ) -> pd.DataFrame: # recipe, at, share, low, high, n (trainings), confidence_level; each task counts as much as any other
+    "The share of trainings that reach a score, with Wilson's interval."
     by, recipes, _ = _matrices(scores)
     ends = [f(f(v.min() if f is min else v.max() for v in values.values()) for values in by.values()) for f in (min, max)]
-    at = np.linspace(*ends, 101) if at is None else np.asarray(at, float)
-    return pd.DataFrame([dict(recipe=r, at=t, share=float(np.mean([(v[r] >= t).mean() for v in by.values()]))) for r in recipes for t in at])
+    at, tables = np.linspace(*ends, 101) if at is None else np.asarray(at, float), []
+    for r in recipes:
+        m = np.array([len(v[r]) for v in by.values()])
+        share = np.mean([(v[r][:, None] >= at).mean(0) for v in by.values()], axis=0)
+        n = len(m)**2 / (1 / m).sum() # trainings that would say as much, were they of one task
+        low, high = wilson_interval(share * n, n, confidence_level=confidence_level)
+        tables.append(pd.DataFrame(dict(recipe=r, at=at, share=share, low=low, high=high, n=m.sum(), confidence_level=confidence_level)))
+    return pd.concat(tables, ignore_index=True)

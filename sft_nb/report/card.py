@@ -3,7 +3,7 @@
 A model card (Mitchell et al. 2019) travels with the weights, a data card with the data. `make_card` writes the first from
 an `Evaluation` alone, `make_data_card` the second from its audit, both in the format of the Hugging Face Hub: a YAML head
 that machines read, with the results under `model-index`, and a text that people read. The Hub has no field for an interval,
-so it stands in the name of each result and in the text. Nothing is made up: what an evaluation does not know is said to be
+so it stands in the name of each result, in its arguments, and in the text. Nothing is made up: what an evaluation does not know is said to be
 not recorded. `report.hub` checks the head by the Hub's documented rules, without the network.
 
 Docs: https://sft-nb.github.io/sft_nb/report.card.html.md"""
@@ -22,9 +22,8 @@ import pandas as pd
 
 from ..core import write_text
 from ..records import Evaluation, format_metrics
-from .hub import SIZES, licence_fields, licence_id, write_card
+from .hub import SIZES, index_metrics, licence_fields, licence_id, name_task, write_card
 from .markdown import bullet_list, markdown_table, name_labels, one_line, plain_text
-from .embed import is_picture
 from .page import save_page
 from .words import describe_metric, headline_metric, is_shown, list_cautions, say_reads, summarize
 
@@ -129,25 +128,12 @@ def _data(e) -> str:
     out += [f'Recorded {plain_text(k)}: {plain_text(v)}' for k, v in hashes.items() if v]
     return bullet_list(out + [say_reads(e) or f'The test split was read {n} time.' for n in [e.context.get('test_reads')] if n])
 
-def _kind(e, given) -> tuple: # pipeline tag or None, type of task, library or None
-    backbone, inputs = _run(e).get('backbone'), e.examples['input'].astype(str) if 'input' in e.examples else pd.Series(dtype=str)
-    if _run(e).get('kind') == 'text': return given.get('pipeline_tag') or 'text-classification', 'text-regression' if e.task == 'regression' else 'text-classification', 'sentence-transformers'
-    if _run(e).get('kind') == 'chat':
-        does = 'text2text-generation' if _run(e).get('seq2seq') else 'text-generation'
-        return given.get('pipeline_tag') or does, does, 'transformers'
-    pictures, texts = backbone or inputs.head(5).map(is_picture).any(), inputs.str.contains(r'\s').mean() > .5
-    labels = 'image-classification' if pictures else 'text-classification' if texts else None
-    usual = dict(text='text-generation', ranking='text-ranking', forecast='time-series-forecasting', single_label=labels, multi_label=labels)
-    tag = given.get('pipeline_tag') or usual.get(e.task)
-    return tag, tag or ('image-regression' if pictures else 'other'), 'timm' if backbone else None
-
 def _head(e, given, name) -> dict:
     "What the Hub reads."
     overall = e.metrics[(e.metrics.label == '') & (e.metrics.slice == '') & np.isfinite(e.metrics.value.astype(float))]
-    tag, task, library = _kind(e, given)
+    tag, task, library = name_task(e, given.get('pipeline_tag'))
     stated, source = [r.get('licence') for r in e.context.get('licences') or []], str((_provenance(e).get('weights') or {}).get('source'))
-    named = lambda r, text: dict(type=r.metric, value=float(f'{r.value:.6g}'), name=one_line(f'{_title(r)} {text}, {r.confidence_level:.0%} interval, n = {r.n}'))
-    metrics = [named(r, text) for r, text in zip(overall.itertuples(), format_metrics(overall)['value [interval]'])]
+    metrics = index_metrics(overall)
     results = [dict(task=dict(type=task), dataset=dict(type=(given.get('datasets') or ['custom'])[0], name='test split', split='test'), metrics=metrics)]
     known = dict(library_name=library, pipeline_tag=tag, base_model=source if re.fullmatch(r'[\w-]+/[\w.-]+', source) else None,
                  tags=['sft_nb', 'fine-tuning', e.task.replace('_', '-')], metrics=list(dict.fromkeys(overall.metric)))
@@ -201,7 +187,7 @@ def make_data_card(source, # an `Evaluation` with an audit, an `Audit`, or what 
         'Composition': f"{n:,} items.\n\n{_balance(audit.get('class_balance'))}".strip() if n else 'Not recorded.', 'Split': _data(e) if e else '',
         'What the audit found': _found(audit) if audit else 'Nothing was audited.',
         'Licences': markdown_table(pd.DataFrame(licences)) if licences else plain_text(facts.get('licence') or 'Not recorded.')}
-    size, tag = next((k for k, most in SIZES.items() if n and n < most), None), _kind(e, {})[0] if e else None
+    size, tag = next((k for k, most in SIZES.items() if n and n < most), None), name_task(e)[0] if e else None
     found = dict(pretty_name=name, size_categories=size and [size], task_categories=tag and [tag], tags=['sft_nb'] + ['audited']*bool(audit))
     return write_card({**licence_fields(stated), **found, **head}, name, sections, 'dataset')
 

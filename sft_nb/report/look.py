@@ -2,7 +2,7 @@
 
 What the displays of `report.displays` and `report.contrasts` share, and what a display of your own may use. `COLORS` are Okabe and Ito's,
 which colour-blind readers tell apart. `open_axes` and `title_axes` are the frame, `draw_intervals` dots with bars, `name_lines` writes names at the
-ends of lines, so that no figure needs a legend, and `name_guide` says what a dashed line is. `need_table` is the error where an evaluation
+ends of lines, so that no figure needs a legend, and `name_guide` says what a dashed line is. `figure_svg` puts a figure into a page, light or dark, with words for those who do not see it. `need_table` is the error where an evaluation
 lacks something, `level_of` its confidence level. No global setting of matplotlib is touched.
 
 Docs: https://sft-nb.github.io/sft_nb/report.look.html.md"""
@@ -11,13 +11,17 @@ Docs: https://sft-nb.github.io/sft_nb/report.look.html.md"""
 
 # %% auto #0
 __all__ = ['COLORS', 'open_axes', 'title_axes', 'keep_axes', 'name_lines', 'name_guide', 'draw_intervals', 'need_table',
-           'level_of']
+           'level_of', 'figure_svg']
 
 # %% ../../nbs/648_report.look.ipynb #e186eaab
+import html, io, re
+
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ..core import InputError, expected
 from ..records import Evaluation, format_metrics
@@ -103,3 +107,23 @@ def level_of(evaluation: Evaluation) -> float:
     "The confidence level of its intervals."
     levels = evaluation.metrics.confidence_level
     return float(levels.iloc[0]) if len(levels) else .95
+
+# %% ../../nbs/648_report.look.ipynb #556b94d6
+_DARK = {'#0072b2': '#56b4e9', '#d55e00': '#f0803c', '#009e73': '#2fc79a', '#e69f00': '#f0b429', '#56b4e9': '#8fd0f5', '#cc79a7': '#e5a3c6', '#1a242e': '#e9eef3', '#7d8893': '#8c98a4',
+         '#b8c2ca': '#46525e', '#45525e': '#a7b3be', '#55616d': '#a7b3be', '#e6eaed': '#2a333c', '#ffffff': '#12161b'} # those of the report's style sheet
+
+def figure_svg(figure: Figure, # of matplotlib, drawn
+               title: str, # what it shows, short; no two figures of a page alike
+               about: str, # what is to be seen, in a sentence or two
+               ) -> str: # an element `svg`, as wide as there is room
+    "A figure for the inside of an HTML page that declares `color-scheme: light dark`."
+    out, name = io.StringIO(), 'f-' + (re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-') or 'figure')
+    with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': name}):
+        figure.savefig(out, format='svg', facecolor='none', metadata=dict(Date=None, Creator=None, Format=None, Type=None))
+    body = re.sub(r'<metadata>.*?</metadata>|<style.*?</style>', '', out.getvalue()[out.getvalue().index('<svg'):], flags=re.S)
+    body = re.sub(r'( id="|url\(#|href="#)', rf'\g<1>{name}-', body) # several of them share a page
+    body = re.sub(r"'DejaVu Sans'[^;\"]*", 'system-ui, sans-serif', body)
+    body = re.sub(r'(?<=: )#[0-9a-f]{6}\b', lambda m: f'light-dark({m[0]}, {_DARK[m[0]]})' if m[0] in _DARK else m[0], body)
+    box = re.search(r'viewBox="[^"]*"', body)[0]
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {box} role="img" aria-labelledby="{name}-title" aria-describedby="{name}-about" style="width: 100%; height: auto; stroke-linejoin: round">'
+    return f'{head}<title id="{name}-title">{html.escape(title)}</title><desc id="{name}-about">{html.escape(about)}</desc>{body[body.index(">") + 1:].strip()}'
