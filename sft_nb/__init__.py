@@ -4,6 +4,7 @@
 - `sft_nb.assets`: Real data and real pretrained weights on a machine that can reach nothing but a package index.
 - `sft_nb.bench.chat_job`: What the model answers now, beside what it answered before; how probable it finds the right answers; and what became of everything else.
 - `sft_nb.bench.check`: Does this model meet the standard? Pass, fail, or not enough items to say, for a person and for a release gate.
+- `sft_nb.bench.cluster`: Many calls at once, on many machines, with the results that one process gives.
 - `sft_nb.bench.cost`: Quality has a price: megabytes, parameters, milliseconds for an answer.
 - `sft_nb.bench.job`: From a configuration file to a verdict: audit, split, train, evaluate, report, in one call.
 - `sft_nb.bench.judge`: One training or several that differ in the seed alone: the same numbers, the same baselines, one evaluation.
