@@ -9,6 +9,7 @@
 - `sft_nb.bench.job`: From a configuration file to a verdict: audit, split, train, evaluate, report, in one call.
 - `sft_nb.bench.judge`: One training or several that differ in the seed alone: the same numbers, the same baselines, one evaluation.
 - `sft_nb.bench.leaderboard`: Who is ahead, who is only tied, what it costs, and what is missing.
+- `sft_nb.bench.remote`: A folder behind a URL, filled so that nobody takes half for whole.
 - `sft_nb.bench.replay`: Does the result come out again? The same bytes, the same within its interval, or another one, and then in what it differs.
 - `sft_nb.bench.standard`: State beforehand what a model must show, in a file that can be read and hashed.
 - `sft_nb.bench.suite`: Tasks × recipes × seeds from one file: every cell a run of its own, resumed after any kill, and a failure is a result, too.

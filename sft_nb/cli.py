@@ -144,9 +144,9 @@ def _suite_command(args) -> int: # 0 if every cell is done, else 2
     "Run every task with every recipe and seed, and put the leaderboard together."
     from sft_nb.bench.leaderboard import build_leaderboard, read_outside, save_leaderboard
     from sft_nb.bench.suite import read_suite, run_suite
-    suite, out = read_suite(args.suite), args.out or Path('runs')/Path(args.suite).stem
+    suite, out = read_suite(args.suite), args.out if args.out and '://' in args.out else Path(args.out or Path('runs')/Path(args.suite).stem)
     outside = read_outside(args.outside, suite) if args.outside else None
-    made = run_suite(suite, out)
+    made = run_suite(suite, out, on=args.on, **_cluster_options(args))
     board = build_leaderboard(suite, out, outside=outside, watts=args.watts)
     print(f'\n{board}\n\nLeaderboard: {save_leaderboard(board, out)}')
     return 0 if (made.state == 'done').all() else 2
@@ -233,6 +233,17 @@ def print_verdict(evaluation, # an `Evaluation`, held against a standard or not
     if said['checks']: print(said['words'])
 
 # %% ../nbs/80_cli.ipynb #36d63d9b
+def _add_cluster(p, what):
+    "What can be typed where calls can be made on many machines."
+    p.add_argument('--on', choices=('ray',), default='', help=f'each {what} a task on a Ray cluster, which `ray start --head` starts; without one, on the cores of this machine')
+    p.add_argument('--address', metavar='HOST:PORT', help='of the head of that cluster (default: the one that runs here)')
+    p.add_argument('--cpus', type=float, default=1, metavar='N', help=f'cores of a {what} on the cluster (default: 1)')
+    p.add_argument('--gpus', type=float, default=0, metavar='N', help=f'GPUs of a {what} on the cluster; .5 for two to share one (default: 0)')
+
+def _cluster_options(args) -> dict: # for `fan_out`
+    if not args.on and (args.address or args.cpus != 1 or args.gpus): raise InputError(expected('--on', 'ray, where --address, --cpus or --gpus is given', 'nothing'))
+    return dict(address=args.address, num_cpus=args.cpus, num_gpus=args.gpus) if args.on else {}
+
 def _add_bench(add):
     "What can be typed after `sft-nb check`, `replay` and `suite`."
     p = add('check', _check_command, 'sft-nb check solar.yaml runs/first --junit verdict.xml')
@@ -243,9 +254,10 @@ def _add_bench(add):
     p.add_argument('--junit', type=Path, metavar='FILE', help="write it as JUnit's XML")
     p = add('suite', _suite_command, 'sft-nb suite small')
     p.add_argument('suite', metavar='SUITE', help='a YAML file of tasks, recipes and seeds, or the name of one that is built in: small')
-    p.add_argument('--out', type=Path, metavar='DIR', help='folder of its runs (default: runs/NAME); a stopped suite goes on, and what failed is tried again')
+    p.add_argument('--out', metavar='DIR', help='folder of its runs, or a URL such as s3://bucket/suite (default: runs/NAME); a stopped suite goes on, and what failed is tried again')
     p.add_argument('--outside', type=Path, metavar='FILE', help='a table of published results to print beside ours: task, recipe, metric, value, n')
     p.add_argument('--watts', type=float, help='what the machine draws, for an estimate of energy')
+    _add_cluster(p, 'cell')
     p = add('replay', _replay_command, 'sft-nb replay runs/first')
     p.add_argument('run', metavar='RUN', help='folder of a finished run')
     p.add_argument('--out', type=Path, metavar='DIR', help='folder of the run that is made (default: RUN-replay); a stopped one goes on')
