@@ -11,7 +11,7 @@ Docs: https://sft-nb.github.io/sft_nb/bench.cluster.html.md"""
 __all__ = ['connect_cluster', 'count_slots', 'fan_out']
 
 # %% ../../nbs/707_bench.cluster.ipynb #45e22fcc
-import contextlib, itertools, logging, os, signal, socket, threading
+import contextlib, itertools, logging, os, secrets, signal, socket, threading
 
 from ..core import InputError, expected, track
 
@@ -28,6 +28,16 @@ def _knock(address):
     except (OSError, ValueError) as e:
         raise InputError(expected('`address`', 'that of a Ray cluster that is running, as HOST:PORT', f'`{address}` ({getattr(e, "strerror", None) or e})', 'Start one with: ray start --head')) from None
 
+_TOKEN = secrets.token_hex(32) # of clusters that this process starts, so that nobody else can use them
+
+@contextlib.contextmanager
+def _environment(*names):
+    "Let the block change these variables, and put them back."
+    before = {name: os.environ.get(name) for name in names}
+    try: yield
+    finally:
+        for name, value in before.items(): os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
 @contextlib.contextmanager
 def connect_cluster(address: str|None = None, # HOST:PORT of its head; None for the one that runs here, or else a new one on this machine
                     say=print, # called with a line of text
@@ -37,18 +47,22 @@ def connect_cluster(address: str|None = None, # HOST:PORT of its head; None for 
     if ray.is_initialized():
         yield ray
         return
-    if address and address != 'auto' and '://' not in address: _knock(address)
+    if address and '://' not in address: _knock(address)
     quiet, handler = dict(logging_level=logging.ERROR, log_to_driver=False), signal.getsignal(signal.SIGTERM)
-    try:
-        try: ray.init(address or 'auto', **quiet)
-        except ConnectionError as e:
-            if address: raise InputError(expected('`address`', 'that of a Ray cluster that is running', f'`{address}`', 'Start one with: ray start --head')) from e
-            say(f'No Ray cluster is running, so one is started on this machine, for {len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()} cores and until this has ended.')
-            ray.init('local', include_dashboard=False, **quiet)
-        yield ray
-    finally:
-        ray.shutdown()
-        if threading.current_thread() is threading.main_thread() and handler is not None: signal.signal(signal.SIGTERM, handler) # Ray has set its own
+    with _environment('RAY_AUTH_MODE', 'RAY_AUTH_TOKEN', 'RAY_USAGE_STATS_ENABLED'):
+        try:
+            try: ray.init(address or 'auto', **quiet)
+            except ConnectionError as e:
+                if address: raise InputError(expected('`address`', 'that of a Ray cluster that is running', f'`{address}`', 'Start one with: ray start --head')) from e
+                say('No Ray cluster is running: one is started on this machine, and ends with this.')
+                os.environ.setdefault('RAY_AUTH_TOKEN', _TOKEN); os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+                ray.init('local', include_dashboard=False, **quiet)
+            except RuntimeError as e: # another version of Ray or of Python, or a token that is missing
+                raise InputError(expected('the Ray cluster', 'one that can be used from here', ' '.join(str(e).split())[:300], 'Where it was started with a token, set RAY_AUTH_MODE=token here, too.')) from e
+            yield ray
+        finally:
+            ray.shutdown()
+            if threading.current_thread() is threading.main_thread() and handler is not None: signal.signal(signal.SIGTERM, handler) # Ray has set its own
 
 def count_slots(ray, # from `connect_cluster`
                 num_cpus: float = 1, # that a call needs
