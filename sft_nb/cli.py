@@ -176,13 +176,24 @@ def _tune_command(args) -> int:
     from sft_nb.bench.verdict import overall_verdict
     out = args.out or Path('runs')/f'{Path(args.config).stem}-search'
     given = {k: getattr(args, k) for k in ('metric', 'sampler', 'pruner', 'storage', 'study_name', 'timeout') if getattr(args, k) is not None}
-    tuned = tune_job(read_config(args.config), out, n_trials=args.trials, n_seeds=args.seeds, space=args.space, probe_space=False if args.no_probe else None, **given)
+    tuned = tune_job(read_config(args.config), out, n_trials=args.trials, n_seeds=args.seeds, on=args.on, cluster=_cluster_options(args), space=args.space, probe_space=False if args.no_probe else None, **given)
     print(f'\n{tuned}')
     if tuned.evaluation is not None:
         print_result(tuned.evaluation)
         print(f'Report: {out/"report.html"}')
     print(f'The configuration: {out/"search"/"best.yaml"}')
     return 0 if tuned.evaluation is None or overall_verdict(tuned.evaluation) in ('', 'pass') else 2
+
+def _add_cluster(p, what):
+    "What can be typed where calls can be made on many machines."
+    p.add_argument('--on', choices=('ray',), default='', help=f'each {what} a task on a Ray cluster, which `ray start --head` starts; without one, on the cores of this machine')
+    p.add_argument('--address', metavar='HOST:PORT', help='of the head of that cluster (default: the one that runs here)')
+    p.add_argument('--cpus', type=float, default=1, metavar='N', help=f'cores of a {what} on the cluster (default: 1)')
+    p.add_argument('--gpus', type=float, default=0, metavar='N', help=f'GPUs of a {what} on the cluster; .5 for two to share one (default: 0)')
+
+def _cluster_options(args) -> dict: # for `fan_out`
+    if not args.on and (args.address or args.cpus != 1 or args.gpus): raise InputError(expected('--on', 'ray, where --address, --cpus or --gpus is given', 'nothing'))
+    return dict(address=args.address, num_cpus=args.cpus, num_gpus=args.gpus) if args.on else {}
 
 def _add_tune(add):
     "What can be typed after `sft-nb tune`."
@@ -199,6 +210,7 @@ def _add_tune(add):
     p.add_argument('--timeout', type=float, metavar='SECONDS', help='begin no trial after this')
     p.add_argument('--storage', metavar='URL', help='of the study, as Optuna takes it (default: SQLite in the folder)')
     p.add_argument('--study-name', help='in that storage (default: the name of the folder)')
+    _add_cluster(p, 'trial')
 
 # %% ../nbs/80_cli.ipynb #2d22b8ff
 def print_result(evaluation, # an `Evaluation`
@@ -233,17 +245,6 @@ def print_verdict(evaluation, # an `Evaluation`, held against a standard or not
     if said['checks']: print(said['words'])
 
 # %% ../nbs/80_cli.ipynb #36d63d9b
-def _add_cluster(p, what):
-    "What can be typed where calls can be made on many machines."
-    p.add_argument('--on', choices=('ray',), default='', help=f'each {what} a task on a Ray cluster, which `ray start --head` starts; without one, on the cores of this machine')
-    p.add_argument('--address', metavar='HOST:PORT', help='of the head of that cluster (default: the one that runs here)')
-    p.add_argument('--cpus', type=float, default=1, metavar='N', help=f'cores of a {what} on the cluster (default: 1)')
-    p.add_argument('--gpus', type=float, default=0, metavar='N', help=f'GPUs of a {what} on the cluster; .5 for two to share one (default: 0)')
-
-def _cluster_options(args) -> dict: # for `fan_out`
-    if not args.on and (args.address or args.cpus != 1 or args.gpus): raise InputError(expected('--on', 'ray, where --address, --cpus or --gpus is given', 'nothing'))
-    return dict(address=args.address, num_cpus=args.cpus, num_gpus=args.gpus) if args.on else {}
-
 def _add_bench(add):
     "What can be typed after `sft-nb check`, `replay` and `suite`."
     p = add('check', _check_command, 'sft-nb check solar.yaml runs/first --junit verdict.xml')
