@@ -236,7 +236,7 @@ def test_a_suite_in_a_store_of_objects(cluster, store, whole, photos, tmp_path, 
         "SIGKILL to whoever is at work on one of the cells."
         while not ended.wait(.02):
             for note in glob.glob(f'{scratch}/*/*/large/tuned/0/.busy.json'):
-                if (pid := read_pid(note)) and pid not in hits: os.kill(pid, signal.SIGKILL); hits.append(pid)
+                if (pid := read_pid(note)) and pid not in hits and glob.glob(f'{Path(note).parent}/checkpoint*'): os.kill(pid, signal.SIGKILL); hits.append(pid)
     with ThreadPoolExecutor() as hunter:
         hunting = hunter.submit(hunt)
         try: made = pd.DataFrame(run_here(cluster, SUITE, path, url)).set_index(['task', 'recipe'])
@@ -246,7 +246,7 @@ def test_a_suite_in_a_store_of_objects(cluster, store, whole, photos, tmp_path, 
     assert made.state.to_dict() == {(t, r): 'failed' if r == 'broken' or (t, r) == ('large', 'tuned') else 'done' for t in ('small', 'large') for r in recipes}
     suite, names = read_suite(path), list_files(url)
     assert {'small/broken/0.failure.json', 'large/tuned/0.failure.json', 'small/tuned/0/model/model.safetensors', 'small/tuned/0/report.html', 'suite.json'} <= names
-    assert [p.relative_to(scratch).parts[2:4] for p in scratch.rglob('config.yaml')] == [('large', 'tuned')] # what was copied is gone from the worker
+    assert {p.relative_to(scratch).parts[2:4] for p in scratch.rglob('config.yaml')} == {('large', 'tuned'), ('small', 'broken'), ('large', 'broken')} # what was copied is gone from the worker
     mine = suite_scores(suite, url).set_index(['task', 'recipe'])
     assert mine.state.to_dict() == made.state.to_dict() and mine.why['large', 'tuned'] == made.why['large', 'tuned']
     for part in ('small/tuned/0/predictions-test.parquet', 'small/tuned/0/model/model.safetensors'):
@@ -338,7 +338,7 @@ def postgres():
                 if part.is_dir(): shutil.copytree(part, Path(home)/part.relative_to(package.parent), symlinks=True)
             bin = Path(home)/bin.relative_to(package.parent)
         run = dict(cwd=f'{home}/data', env=dict(os.environ, LC_ALL='C', HOME=f'{home}/data'), stdout=subprocess.DEVNULL, **user)
-        subprocess.run([bin/'initdb', '-D', f'{home}/data/db', '-U', 'postgres', '-A', 'trust', '--no-sync'], check=True, **run)
+        subprocess.run([bin/'initdb', '-D', f'{home}/data/db', '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--no-sync'], check=True, **run)
         server = subprocess.Popen([bin/'postgres', '-D', f'{home}/data/db', '-k', f'{home}/data', '-h', '', '-F'], stderr=subprocess.DEVNULL, **run)
         try:
             wait_for(lambda: server.poll() is None and (Path(home)/'data'/'.s.PGSQL.5432').exists(), 30)
@@ -350,15 +350,17 @@ def postgres():
 
 def test_a_study_in_postgresql(photos, tmp_path):
     "Two processes share it; one is killed in the middle of a trial, and another takes its place."
-    given = dict(data=dict(path=str(photos)), model=dict(backbone='test_efficientnet', weights='none', size=32), train=dict(epochs=6, batch_size=8), split=dict(valid=.2, test=.3))
+    given = dict(data=dict(path=str(photos)), model=dict(backbone='test_efficientnet', weights='none', size=32), train=dict(epochs=20, batch_size=8), split=dict(valid=.2, test=.3))
     (tmp_path/'my.yaml').write_text(yaml.safe_dump(given))
     (tmp_path/'space.yaml').write_text('train.lr: {low: 1e-5, high: 1e-2, log: true}\n')
     with postgres() as url:
         command = [*SFT_NB, 'tune', 'my.yaml', '--out', 'out', '--trials', '6', '--seeds', '0', '--no-probe', '--space', 'space.yaml', '--sampler', 'random', '--pruner', 'none', '--storage', url, '--study-name', 'shared']
         start = lambda: subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path, env=os.environ | QUIET)
         first, second = start(), start()
-        trials = f'{tmp_path}/out/search/trials/*'
-        wait_for(lambda: any(read_pid(f'{Path(c).parent}/.busy.json') == first.pid for c in glob.glob(f'{trials}/checkpoint*')), 90)
+        def in_training():
+            assert first.poll() is None, first.stdout.read()
+            return any(read_pid(note) == first.pid for note in glob.glob(f'{tmp_path}/out/search/trials/*/.busy.json'))
+        wait_for(in_training, 90)
         first.kill()
         first.communicate()
         third = start()
