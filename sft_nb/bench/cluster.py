@@ -108,8 +108,9 @@ _WINDOW = 1000 # calls that Ray knows of at a time: enough to keep it busy, few 
 
 def _from_ray(function, calls, tick, address, max_retries, say, needs):
     "Pairs as they end; whatever ends this ends the calls that are not done."
+    if not calls: return
     with connect_cluster(address, say) as ray:
-        if calls and not (slots := count_slots(ray, **needs)): say(f"No machine of the cluster has {needs['num_cpus']:g} cores and {needs['num_gpus']:g} GPUs to give: waiting until one joins.")
+        if not (slots := count_slots(ray, **needs)): say(f"No machine of the cluster has {needs['num_cpus']:g} cores and {needs['num_gpus']:g} GPUs to give: waiting until one joins.")
         task, left, pending = ray.remote(_call).options(max_retries=max_retries, **needs), enumerate(calls), {}
         try:
             while True:

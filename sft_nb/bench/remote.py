@@ -92,9 +92,12 @@ def get_text(folder: str|Path, # or a URL
 
 def put_text(folder: str|Path, # or a URL
              name: str, # a path below it
-             text: str):
+             text: str, # what shall be in it
+             ):
     "Write a text, whole or not at all."
-    if not is_url(folder): return write_text(Path(folder)/name, text)
+    if not is_url(folder):
+        write_text(Path(folder)/name, text)
+        return
     with tempfile.TemporaryDirectory() as local:
         write_text(Path(local)/name, text)
         push_files(local, [name], folder)
@@ -103,6 +106,7 @@ def drop_file(folder: str|Path, # or a URL
               name: str, # a path below it
               ):
     "Remove a file, if it is there."
-    if not is_url(folder): return (Path(folder)/name).unlink(missing_ok=True)
-    fs, root = _open(folder)
-    if fs.isfile(f'{root}/{name}'): fs.rm_file(f'{root}/{name}')
+    if is_url(folder):
+        fs, root = _open(folder)
+        if fs.isfile(f'{root}/{name}'): fs.rm_file(f'{root}/{name}')
+    else: (Path(folder)/name).unlink(missing_ok=True)

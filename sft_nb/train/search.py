@@ -156,8 +156,10 @@ class Search:
         t = self.trials
         return dict(trials=len(t), **{s: int((t.state == s).sum()) for s in ('complete', 'pruned', 'failed', 'running')}, seconds=round(float(t.seconds.sum()), 1))
 
-    def describe_trial(self, number: int) -> str: # one line
-        "How a trial has ended, and with what it was tried."
+    def describe_trial(self,
+                       number: int, # of a trial that has ended
+                       ) -> str: # one line
+        "How a trial has ended, and what it tried."
         t = self.trials.set_index('number', drop=False).loc[number]
         is_best = t.state == 'complete' and self.best.number == number
         end = f': {t.reason}' if t.reason else f' {self.metric} {t.value:.4f}' + ' (best so far)' * bool(is_best)
