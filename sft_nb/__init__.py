@@ -4,12 +4,14 @@
 - `sft_nb.assets`: Real data and real pretrained weights on a machine that can reach nothing but a package index.
 - `sft_nb.bench.chat_job`: What the model answers now, beside what it answered before; how probable it finds the right answers; and what became of everything else.
 - `sft_nb.bench.check`: Does this model meet the standard? Pass, fail, or not enough items to say, for a person and for a release gate.
+- `sft_nb.bench.cluster`: Many calls at once, on many machines, with the results that one process gives.
 - `sft_nb.bench.cost`: Quality has a price: megabytes, parameters, milliseconds for an answer.
 - `sft_nb.bench.exchange`: Results in the forms that others read: CSV, Parquet, the Hub's cards and evaluation results, MLflow.
 - `sft_nb.bench.holdout`: Let others train on your data, and be sure that nobody chose on your test split.
 - `sft_nb.bench.job`: From a configuration file to a verdict: audit, split, train, evaluate, report, in one call.
 - `sft_nb.bench.judge`: One training or several that differ in the seed alone: the same numbers, the same baselines, one evaluation.
 - `sft_nb.bench.leaderboard`: Who is ahead, who is only tied, what it costs, and what is missing.
+- `sft_nb.bench.remote`: A folder behind a URL, filled so that nobody takes half for whole.
 - `sft_nb.bench.replay`: Does the result come out again? The same bytes, the same within its interval, or another one, and then in what it differs.
 - `sft_nb.bench.standard`: State beforehand what a model must show, in a file that can be read and hashed.
 - `sft_nb.bench.suite`: Tasks × recipes × seeds from one file: every cell a run of its own, resumed after any kill, and a failure is a result, too.

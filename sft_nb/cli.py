@@ -146,9 +146,9 @@ def _suite_command(args) -> int: # 0 if every cell is done, else 2
     "Run every task with every recipe and seed, and put the leaderboard together."
     from sft_nb.bench.leaderboard import build_leaderboard, read_outside, save_leaderboard
     from sft_nb.bench.suite import read_suite, run_suite
-    suite, out = read_suite(args.suite), args.out or Path('runs')/Path(args.suite).stem
+    suite, out = read_suite(args.suite), args.out if args.out and '://' in args.out else Path(args.out or Path('runs')/Path(args.suite).stem)
     outside = read_outside(args.outside, suite) if args.outside else None
-    made = run_suite(suite, out)
+    made = run_suite(suite, out, on=args.on, **_cluster_options(args))
     board = build_leaderboard(suite, out, outside=outside, watts=args.watts)
     print(f'\n{board}\n\nLeaderboard: {save_leaderboard(board, out)}')
     return 0 if (made.state == 'done').all() else 2
@@ -210,13 +210,24 @@ def _tune_command(args) -> int:
     from sft_nb.bench.verdict import overall_verdict
     out = args.out or Path('runs')/f'{Path(args.config).stem}-search'
     given = {k: getattr(args, k) for k in ('metric', 'sampler', 'pruner', 'storage', 'study_name', 'timeout') if getattr(args, k) is not None}
-    tuned = tune_job(read_config(args.config), out, n_trials=args.trials, n_seeds=args.seeds, space=args.space, probe_space=False if args.no_probe else None, **given)
+    tuned = tune_job(read_config(args.config), out, n_trials=args.trials, n_seeds=args.seeds, on=args.on, cluster=_cluster_options(args), space=args.space, probe_space=False if args.no_probe else None, **given)
     print(f'\n{tuned}')
     if tuned.evaluation is not None:
         print_result(tuned.evaluation)
         print(f'Report: {out/"report.html"}')
     print(f'The configuration: {out/"search"/"best.yaml"}')
     return 0 if tuned.evaluation is None or overall_verdict(tuned.evaluation) in ('', 'pass') else 2
+
+def _add_cluster(p, what):
+    "What can be typed where calls can be made on many machines."
+    p.add_argument('--on', choices=('ray',), default='', help=f'each {what} a task on a Ray cluster, which `ray start --head` starts; without one, on the cores of this machine')
+    p.add_argument('--address', metavar='HOST:PORT', help='of the head of that cluster (default: the one that runs here)')
+    p.add_argument('--cpus', type=float, default=1, metavar='N', help=f'cores of a {what} on the cluster (default: 1)')
+    p.add_argument('--gpus', type=float, default=0, metavar='N', help=f'GPUs of a {what} on the cluster; .5 for two to share one (default: 0)')
+
+def _cluster_options(args) -> dict: # for `fan_out`
+    if not args.on and (args.address or args.cpus != 1 or args.gpus): raise InputError(expected('--on', 'ray, where --address, --cpus or --gpus is given', 'nothing'))
+    return dict(address=args.address, num_cpus=args.cpus, num_gpus=args.gpus) if args.on else {}
 
 def _add_tune(add):
     "What can be typed after `sft-nb tune`."
@@ -233,6 +244,7 @@ def _add_tune(add):
     p.add_argument('--timeout', type=float, metavar='SECONDS', help='begin no trial after this')
     p.add_argument('--storage', metavar='URL', help='of the study, as Optuna takes it (default: SQLite in the folder)')
     p.add_argument('--study-name', help='in that storage (default: the name of the folder)')
+    _add_cluster(p, 'trial')
 
 # %% ../nbs/80_cli.ipynb #2d22b8ff
 def print_result(evaluation, # an `Evaluation`
@@ -288,9 +300,10 @@ def _add_bench(add):
     p.add_argument('--out', type=Path, metavar='DIR', help='write evaluation and report there, too')
     p = add('suite', _suite_command, 'sft-nb suite small')
     p.add_argument('suite', metavar='SUITE', help='a YAML file of tasks, recipes and seeds, or the name of one that is built in: small, full or few_labels')
-    p.add_argument('--out', type=Path, metavar='DIR', help='folder of its runs (default: runs/NAME); a stopped suite goes on, and what failed is tried again')
+    p.add_argument('--out', metavar='DIR', help='folder of its runs, or a URL such as s3://bucket/suite (default: runs/NAME); a stopped suite goes on, and what failed is tried again')
     p.add_argument('--outside', type=Path, metavar='FILE', help='a table of published results to print beside ours: task, recipe, metric, value, n')
     p.add_argument('--watts', type=float, help='what the machine draws, for an estimate of energy')
+    _add_cluster(p, 'cell')
     p = add('export', _export_command, 'sft-nb export runs/first --to csv --out first.csv')
     p.add_argument('folder', metavar='FOLDER', help='of a finished run, or of a suite')
     p.add_argument('--to', required=True, metavar='FORMAT', help='csv or parquet: one table; hub: README.md with its model-index, and .eval_results; mlflow: runs in MLflow')

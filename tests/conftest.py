@@ -36,7 +36,7 @@ def pytest_sessionstart(session):
     free = shutil.disk_usage(tempfile.gettempdir()).free / 1e9
     if free < 5: pytest.exit(f'{tempfile.gettempdir()} has {free:.1f} GB left; the tests need up to 5', returncode=2)
 
-LONG = 'test_train_survive.py', 'test_chat_run.py', 'test_train_search.py', 'test_few_labels.py', 'test_cli.py' # minutes
+LONG = 'test_train_survive.py', 'test_chat_run.py', 'test_bench_cluster.py', 'test_train_search.py', 'test_few_labels.py', 'test_cli.py' # minutes
 
 def pytest_collection_modifyitems(items):
     "The long ones first, so that no worker is left alone with one of them at the end."

@@ -12,7 +12,7 @@ __all__ = ['suite_costs', 'pareto_front', 'read_outside', 'Leaderboard', 'build_
            'save_leaderboard']
 
 # %% ../../nbs/76_bench.leaderboard.ipynb #7fa2f738
-import html
+import html, json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,9 +20,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .cost import model_size
-from .suite import Suite, suite_cells, suite_scores
-from ..core import InputError, expected, raise_problems, write_text
+from .cost import training_cost
+from .remote import is_url, put_text
+from .suite import Suite, pull_suite, suite_cells, suite_scores
+from ..core import InputError, expected, raise_problems
 from ..evaluate.aggregate import aggregate_scores, performance_profile, probability_of_improvement
 from ..evaluate.many import rank_over_datasets
 from ..evaluate.metrics import METRICS
@@ -35,19 +36,18 @@ from ..train.run import Run
 
 # %% ../../nbs/76_bench.leaderboard.ipynb #7d5a61e3
 def suite_costs(suite: Suite, # that was run
-                folder: str|Path, # where
+                folder: str|Path, # where, or a URL
                 watts: float|None = None, # what the machine draws, for an estimate of energy
                 ) -> pd.DataFrame: # task, recipe, seed, seconds, size_mb, watt_hours; NaN where there is no run
     "What training each cell took."
-    rows = []
-    for task, recipe, seed in suite_cells(suite):
-        run, row = Run(Path(folder)/task/recipe/str(seed)), dict(task=task, recipe=recipe, seed=seed, seconds=np.nan, size_mb=np.nan)
-        if (run/'evaluation.json').is_file():
-            spent = run.predictions('valid').provenance.get('seconds', {})
-            row |= dict(seconds=sum(v for k, v in spent.items() if k not in ('images', 'text')), size_mb=model_size(run))
-        rows.append(row)
-    costs = pd.DataFrame(rows)
+    with pull_suite(suite, folder) as local: costs = pd.DataFrame([dict(task=task, recipe=recipe, seed=seed) | _cost(local/task/recipe/str(seed)) for task, recipe, seed in suite_cells(suite)])
     return costs if watts is None else costs.assign(watt_hours=costs.seconds * watts / 3600)
+
+def _cost(place) -> dict: # as `training_cost`
+    "Of a cell; what was copied from elsewhere has it in a file beside it."
+    if not (place/'evaluation.json').is_file(): return dict(seconds=np.nan, size_mb=np.nan)
+    beside = place.with_name(f'{place.name}.costs.json')
+    return json.loads(beside.read_text(encoding='utf-8')) if beside.is_file() else training_cost(Run(place))
 
 def pareto_front(quality, # (k,), more is better
                  cost, # (k,), less is better
@@ -115,7 +115,7 @@ def _rank(means, notes, level) -> tuple: # recipe, rank, tied; and all of `rank_
     return ranked.rename(columns=dict(model='recipe'))[['recipe', 'rank', 'tied']], ranked
 
 def build_leaderboard(suite: Suite, # that was run, all of it or a part
-                      folder: str|Path, # where
+                      folder: str|Path, # where, or a URL
                       *,
                       seed: int = 0, # of the bootstrap
                       outside: pd.DataFrame|None = None, # of `read_outside`
@@ -123,7 +123,7 @@ def build_leaderboard(suite: Suite, # that was run, all of it or a part
                       confidence_level: float = .95, # in (0, 1)
                       ) -> Leaderboard: # raises `InputError` if no cell is done
     "Put the cells of a suite together."
-    scores, costs, notes = suite_scores(suite, folder), suite_costs(suite, folder, watts), []
+    with pull_suite(suite, folder) as local: scores, costs, notes = suite_scores(suite, local), suite_costs(suite, local, watts), []
     if not (scores.state == 'done').any(): raise InputError(expected(f'`{folder}`', 'the folder of a suite with at least one cell that is done', 'none', 'Run it first: sft-nb suite SUITE.'))
     notes += _say_missing(scores)
     up = scores.assign(value=_upwards(scores))
@@ -175,16 +175,17 @@ def _figures(board) -> str:
     return f'<div class="figures">{out}</div>' if out else ''
 
 def save_leaderboard(board: Leaderboard, # from `build_leaderboard`
-                     folder: str|Path, # gets leaderboard.html, leaderboard.csv, costs.csv and cells.csv
-                     ) -> Path: # of the page
+                     folder: str|Path, # or a URL; gets leaderboard.html, leaderboard.csv, costs.csv and cells.csv
+                     ) -> str|Path: # of the page
     "The board as a page, with its figures, and as tables."
-    folder, cells = Path(folder), board.tasks.pivot(index='task', columns='recipe', values='value').reset_index()
+    cells = board.tasks.pivot(index='task', columns='recipe', values='value').reset_index()
     parts = [_html_table(board.table, 'Recipes, best first; those that share a letter were not told apart'), *(f'<p>{html.escape(n)}</p>' for n in board.notes), _figures(board), _html_table(cells, 'Mean over seeds, by task')]
     if len(board.improvement): parts.append(_html_table(board.improvement.drop(columns='confidence_level'), 'Probability that a training with one recipe beats one with another'))
     if len(board.outside): parts += [_html_table(board.outside, 'Results from elsewhere, on other divisions: not ranked')]
     times = [c for c in board.table if c in ('seconds', 'size_mb', 'watt_hours', 'front')] # other each time that a suite is run, as the rest is not
-    write_text(folder/'leaderboard.csv', board.table.drop(columns=times).to_csv(index=False))
-    write_text(folder/'costs.csv', board.table[['recipe', *times]].to_csv(index=False))
-    write_text(folder/'cells.csv', board.scores.to_csv(index=False))
+    put_text(folder, 'leaderboard.csv', board.table.drop(columns=times).to_csv(index=False))
+    put_text(folder, 'costs.csv', board.table[['recipe', *times]].to_csv(index=False))
+    put_text(folder, 'cells.csv', board.scores.to_csv(index=False))
     title = html.escape(board.name)
-    return write_text(folder/'leaderboard.html', f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title><style>{_STYLE}</style></head><body><main><h1>{title}</h1>{"".join(parts)}</main></body></html>\n')
+    put_text(folder, 'leaderboard.html', f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title><style>{_STYLE}</style></head><body><main><h1>{title}</h1>{"".join(parts)}</main></body></html>\n')
+    return f'{folder}/leaderboard.html' if is_url(folder) else Path(folder)/'leaderboard.html'

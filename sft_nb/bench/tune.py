@@ -13,7 +13,7 @@ Docs: https://sft-nb.github.io/sft_nb/bench.tune.html.md"""
 __all__ = ['Tuned', 'tune_job']
 
 # %% ../../nbs/72_bench.tune.ipynb #37ca607a
-import html
+import contextlib, html, time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
+from .cluster import connect_cluster, count_slots, fan_out
 from .job import audit_job, prepare_items, refuse_leaks
 from .judge import describe_run, gather_predictions, judge_runs
 from .verdict import check_standard
@@ -28,22 +29,28 @@ from ..config import RunConfig
 from ..core import InputError, atomic_path, derive_seed, expected
 from ..records import Evaluation, Predictions
 from ..report.card import save_report
+from ..train.guard import hold_folder
 from ..train.learner import VALID_METRICS
-from ..train.run import open_run, train_run
-from ..train.search import Search, tune
+from ..train.run import Run, open_run, train_run
+from ..train.search import Search, open_search, tune
 from ..train.space import default_space, read_space
 
 # %% ../../nbs/72_bench.tune.ipynb #864e40f3
 def _fresh_seeds(config, n) -> list: # that no trial has seen
     return [derive_seed(config.train.seed, 'fresh', i) % 2**31 for i in range(n)]
 
-def _train_again(configs, items, folder, seeds, say) -> dict: # name → list of `Run`
+def _train_one(folder, config, items, wait):
+    with hold_folder(folder, wait=wait): train_run(open_run(folder, config), items) # where a worker died, it may not be quite dead
+
+def _train_again(configs, items, folder, seeds, say, fan) -> dict: # name → list of `Run`
     "Each configuration with each seed; a probe has none, so one run of it will do."
-    runs = {}
-    for name, config in configs.items():
-        mine = seeds if config.train.epochs or config.train.unfreeze else seeds[:1]
-        runs[name] = [train_run(open_run(folder/f'{name}-{i}', replace(config, train=replace(config.train, seed=seed))), items) for i, seed in enumerate(mine)]
-        say(f'Trained with fresh seeds: {name}, {len(mine)} run{"s" * (len(mine) > 1)}.')
+    runs = {name: [Run(folder/f'{name}-{i}') for i in range(len(seeds) if c.train.epochs or c.train.unfreeze else 1)] for name, c in configs.items()}
+    calls = [(name, run.folder, replace(configs[name], train=replace(configs[name].train, seed=seed))) for name, several in runs.items() for run, seed in zip(several, seeds)]
+    left = {name: len(several) for name, several in runs.items()}
+    for i, lost in fan_out(_train_one, [(*call[1:], items, 120 if fan['on'] else 0) for call in calls], desc='Fresh seeds', unit='run', say=say, **fan):
+        if lost: raise InputError(expected(f'the worker of `{calls[i][1]}`', 'alive', f'{type(lost).__name__}, each time that it was tried', 'Its memory may be too small.'))
+        left[name := calls[i][0]] -= 1
+        if not left[name]: say(f'Trained with fresh seeds: {name}, {len(runs[name])} run{"s" * (len(runs[name]) > 1)}.')
     return runs
 
 def _seed_table(runs, metric) -> pd.DataFrame: # configuration, seed, valid, test
@@ -92,6 +99,24 @@ Tuned.__repr__ = lambda self: '\n'.join(_lines(self))
 Tuned._repr_html_ = lambda self: self.search._repr_html_() + ''.join(f'<p>{html.escape(line)}</p>' for line in _lines(self)[1:])
 
 # %% ../../nbs/72_bench.tune.ipynb #25a65058
+def _work(config, items, kwargs): tune(config, items, say=lambda line: None, **kwargs)
+
+def _search(fan, config, items, *, say, n_trials, **kwargs) -> Search:
+    "`tune`, by this process, or first by as many workers as a cluster has room for."
+    if not fan['on']: return tune(config, items, n_trials=n_trials, say=say, **kwargs)
+    limit, started = kwargs.pop('timeout', None), time.monotonic()
+    search, told = open_search(config, items, **kwargs), set() # first: mistakes are said here
+    def tell():
+        for t in search.study.get_trials(deepcopy=False):
+            if t.state.is_finished() and t.number not in told: told.add(t.number); say(search.describe_trial(t.number))
+    told |= {t.number for t in search.study.get_trials(deepcopy=False) if t.state.is_finished()}
+    with connect_cluster(fan.get('address'), say) as ray:
+        workers = min(n_trials - len(told), max(1, count_slots(ray, fan.get('num_cpus', 1), fan.get('num_gpus', 0))))
+        for _, lost in fan_out(_work, [(config, items, kwargs | dict(n_trials=n_trials, timeout=limit))] * workers, tick=tell, desc='Search', unit='worker', say=say, **fan):
+            if lost: say(f'A worker of the search was lost ({type(lost).__name__}); its trial is gone on with.')
+    tell()
+    return tune(config, items, n_trials=n_trials, say=say, timeout=None if limit is None else max(0., limit - (time.monotonic() - started)), **kwargs) # what is left, if anything
+
 def tune_job(config: RunConfig, # to begin with
              folder: str|Path, # for all that it makes
              *,
@@ -100,27 +125,30 @@ def tune_job(config: RunConfig, # to begin with
              space=None, # see `read_space`
              probe_space=None, # of the linear probe; None for the default of the task, False to leave the probe out
              say=print, # called with a line of text for each step
+             on: str = '', # `ray` for trials and fresh seeds to be shared by the workers of a cluster
+             cluster: dict|None = None, # more parameters of `fan_out`: `address`, `num_cpus`, `num_gpus`, `max_retries`
              **kwargs, # more parameters of `tune` and `open_search`, such as `sampler`, `timeout`, `storage`
              ) -> Tuned: # also in the folder, with `evaluation.json`, `report.html` and the cards
     "Search, tune the baseline, train the choice again, evaluate. Goes on where an earlier call was stopped; several processes may make the same call. `**kwargs` goes to `tune`."
     if not (isinstance(n_seeds, int) and n_seeds >= 0): raise InputError(expected('`n_seeds`', 'a whole number of at least 0', repr(n_seeds)))
     if config.data.kind == 'chat': raise InputError(expected('the configuration', 'one of images or texts', 'one of chat', 'There is no probe to search; compare runs of several configurations.'))
     space = read_space(space, config) # first: a mistyped option should not cost an audit
-    folder, items = Path(folder), prepare_items(config)
+    folder, items, fan = Path(folder).absolute() if on else Path(folder), prepare_items(config), dict(on=on) | (cluster or {})
     audit = audit_job(config, items)
     refuse_leaks(config, audit, say)
     name, about = kwargs.pop('study_name', None) or folder.resolve().name, dict(n_trials=n_trials, say=say, seed=config.train.seed) | kwargs
-    search, probe = tune(config, items, space=space, folder=folder/'search', study_name=name, **about), None
-    if probe_space is not False:
-        flat = replace(config, train=replace(config.train, epochs=0, unfreeze=[]))
-        say('The linear probe, with as many trials:')
-        probe = tune(flat, items, space=probe_space or default_space(flat, 'probe'), folder=folder/'probe', study_name=f'{name}-probe', **about | dict(metric=search.metric))
-    if not n_seeds: return Tuned(search, probe, pd.DataFrame(), None)
-    configs = dict(tuned=search.best_config) | ({} if search.best_config == config else dict(given=config)) | ({} if probe is None else dict(probe=probe.best_config))
-    with FileLock(folder/'.lock'): # several processes may have searched; one trains
-        runs = _train_again(configs, items, folder/'seeds', _fresh_seeds(config, n_seeds), say)
-        evaluation = _evaluate(search, probe, runs, items, audit, folder)
-    return Tuned(search, probe, pd.read_csv(folder/'seeds.csv'), evaluation)
+    with connect_cluster(fan.get('address'), say) if on else contextlib.nullcontext():
+        search, probe = _search(fan, config, items, space=space, folder=folder/'search', study_name=name, **about), None
+        if probe_space is not False:
+            flat = replace(config, train=replace(config.train, epochs=0, unfreeze=[]))
+            say('The linear probe, with as many trials:')
+            probe = _search(fan, flat, items, space=probe_space or default_space(flat, 'probe'), folder=folder/'probe', study_name=f'{name}-probe', **about | dict(metric=search.metric))
+        if not n_seeds: return Tuned(search, probe, pd.DataFrame(), None)
+        configs = dict(tuned=search.best_config) | ({} if search.best_config == config else dict(given=config)) | ({} if probe is None else dict(probe=probe.best_config))
+        with FileLock(folder/'.lock'): # several processes may have searched; one trains
+            runs = _train_again(configs, items, folder/'seeds', _fresh_seeds(config, n_seeds), say, fan)
+            evaluation = _evaluate(search, probe, runs, items, audit, folder)
+        return Tuned(search, probe, pd.read_csv(folder/'seeds.csv'), evaluation)
 
 # %% ../../nbs/72_bench.tune.ipynb #9ec1eda9
 def _evaluate(search, probe, runs, items, audit, folder) -> Evaluation:

@@ -32,12 +32,14 @@ from ..core import InputError, expected, write_text
 # %% ../../nbs/435_train.guard.ipynb #57cae78a
 @contextlib.contextmanager
 def hold_folder(folder: str|Path, # made if it is not there
+                *,
+                wait: float = 0, # seconds to give somebody else to let go of it
                 ): # raises `InputError`, saying who has it, if somebody else does
     "Keep others out of a folder during the block. A block within a block of the same thread is let in."
     folder = Path(folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     lock, note = FileLock(folder/'.busy', is_singleton=True), folder/'.busy.json'
-    try: lock.acquire(blocking=False)
+    try: lock.acquire(timeout=wait)
     except Timeout: raise InputError(expected(f'`{folder}`', 'free', f'in use by {_read_note(note)}', 'Wait until it has ended, or choose another folder.')) from None
     try:
         if lock.lock_counter == 1: write_text(note, json.dumps(dict(pid=os.getpid(), host=platform.node(), since=datetime.now(timezone.utc).isoformat(timespec='seconds'))))

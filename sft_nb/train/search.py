@@ -156,6 +156,15 @@ class Search:
         t = self.trials
         return dict(trials=len(t), **{s: int((t.state == s).sum()) for s in ('complete', 'pruned', 'failed', 'running')}, seconds=round(float(t.seconds.sum()), 1))
 
+    def describe_trial(self,
+                       number: int, # of a trial that has ended
+                       ) -> str: # one line
+        "How a trial has ended, and what it tried."
+        t = self.trials.set_index('number', drop=False).loc[number]
+        is_best = t.state == 'complete' and self.best.number == number
+        end = f': {t.reason}' if t.reason else f' {self.metric} {t.value:.4f}' + ' (best so far)' * bool(is_best)
+        return f'Trial {number} {t.state}{end}, {t.seconds:.1f} s: {_params_text(t, self.space)}'
+
 _COLUMNS = ['number', 'state', 'value', 'epochs', 'seconds', 'given', 'reason']
 
 def _row(t) -> dict:
@@ -306,13 +315,6 @@ def _run_trial(search, trial) -> None:
     shutil.rmtree(folder/'model', ignore_errors=True)
     Run(folder).drop_checkpoints() # of a trial that did not end well
 
-def _say_trial(search, number) -> str:
-    "One line."
-    t = search.trials.set_index('number', drop=False).loc[number]
-    is_best = t.state == 'complete' and search.best.number == number
-    end = f': {t.reason}' if t.reason else f' {search.metric} {t.value:.4f}' + ' (best so far)' * bool(is_best)
-    return f'Trial {number} {t.state}{end}, {t.seconds:.1f} s: {_params_text(t, search.space)}'
-
 # %% ../../nbs/460_train.search.ipynb #460c93b3
 def tune(config: RunConfig, # that the trials vary
          items: pd.DataFrame, # with `split`; the test split is dropped at once
@@ -336,7 +338,7 @@ def tune(config: RunConfig, # that the trials vary
                 say(f'Stopped in trial {trial.number}. The same search goes on from there.')
                 raise
             finally: lock.release()
-            bar.clear(); say(_say_trial(search, trial.number)); bar.update(finished() - bar.n)
+            bar.clear(); say(search.describe_trial(trial.number)); bar.update(finished() - bar.n)
     return _finish(search)
 
 def _finish(search) -> Search:
