@@ -136,7 +136,7 @@ def build_leaderboard(suite: Suite, # that was run, all of it or a part
     else:
         quality, profile = aggregate_scores(up, seed=seed, confidence_level=confidence_level), performance_profile(up, confidence_level=confidence_level)
         table = table.merge(quality[['recipe', 'value', 'low', 'high']].rename(columns=dict(value='iqm')), on='recipe')
-    if not means.dropna().empty and means.shape[1] > 1: improvement = probability_of_improvement(up, seed=seed, confidence_level=confidence_level)
+    if not means.dropna().empty and means.shape[1] > 1: improvement = probability_of_improvement(up, confidence_level=confidence_level)
     spent = costs.groupby('recipe', sort=False)[[c for c in ('seconds', 'size_mb', 'watt_hours') if c in costs]].mean().reset_index()
     table = table.merge(spent, on='recipe').merge(scores.assign(missing=scores.state != 'done').groupby('recipe')['missing'].sum().reset_index(), on='recipe')
     table['front'] = pareto_front(table.iqm if 'iqm' in table else -table['rank'], table.seconds)

@@ -13,9 +13,10 @@ __all__ = ['AGGREGATE_COLUMNS', 'interquartile_mean', 'aggregate_scores', 'proba
 # %% ../../nbs/523_evaluate.aggregate.ipynb #9900da76
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from ..core import InputError, derive_seed, expected, raise_problems
-from .shares import wilson_interval
+from .shares import newcombe_limits, wilson_interval
 
 # %% ../../nbs/523_evaluate.aggregate.ipynb #aaf211e5
 def _matrices(scores) -> tuple: # task → recipe → (seeds,) values; recipes; tasks that were dropped
@@ -69,19 +70,18 @@ def aggregate_scores(scores: pd.DataFrame, # task, recipe, seed, value; more is 
 # %% ../../nbs/523_evaluate.aggregate.ipynb #49257eec
 def probability_of_improvement(scores: pd.DataFrame, # task, recipe, seed, value; more is better
                                *,
-                               seed: int, # of the bootstrap
                                confidence_level: float = .95, # in (0, 1)
-                               n_resamples: int = 2000, # of the bootstrap
                                ) -> pd.DataFrame: # recipe, over, value, low, high, tasks, confidence_level: every ordered pair once, the likelier winner first
-    "P(a training with one recipe is better than one with another), on a task at random."
+    "P(a training with one recipe is better than one with another), on a task at random; no interval where no recipe of a pair has two seeds."
     by, recipes, _ = _matrices(scores)
-    wins = lambda a, b: (a[..., :, None] > b[..., None, :]).mean((-1, -2)) + .5 * (a[..., :, None] == b[..., None, :]).mean((-1, -2))
+    wins = lambda a, b: (a[:, None] > b).mean() + .5 * (a[:, None] == b).mean()
     rows = []
     for i, a in enumerate(recipes):
         for b in recipes[i + 1:]:
-            value, rng = float(np.mean([wins(v[a], v[b]) for v in by.values()])), np.random.default_rng(derive_seed(seed, 'improvement', a, b))
-            drawn = np.mean([wins(v[a][rng.integers(0, len(v[a]), (n_resamples, len(v[a])))], v[b][rng.integers(0, len(v[b]), (n_resamples, len(v[b])))]) for v in by.values()], axis=0)
-            low, high = np.quantile(drawn, [(1 - confidence_level) / 2, (1 + confidence_level) / 2]) if any(len(v[r]) > 1 for v in by.values() for r in (a, b)) else (np.nan, np.nan)
+            value, sides = float(np.mean([wins(v[a], v[b]) for v in by.values()])), [np.array([len(v[r]) for v in by.values()]) for r in (a, b)]
+            free = (sides[0] + sides[1] - 2).sum() # degrees of freedom
+            z = stdtrit(max(free, 1), (1 + confidence_level) / 2) / np.sqrt(len(by))
+            low, high = newcombe_limits(value, *(len(by) / (1 / n).sum() for n in sides), z) if free else (np.nan, np.nan)
             first = value >= .5
             rows.append(dict(recipe=a if first else b, over=b if first else a, value=value if first else 1 - value, low=low if first else 1 - high, high=high if first else 1 - low, tasks=len(by), confidence_level=confidence_level))
     return pd.DataFrame(rows, columns=['recipe', 'over', 'value', 'low', 'high', 'tasks', 'confidence_level'])
