@@ -147,7 +147,6 @@ def done(tmp_path_factory):
     made = subprocess.run([sys.executable, str(HERE), str(folder/'jobs.json')], capture_output=True, text=True, env=env, timeout=500)
     assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-2000:]
     found = json.loads(made.stdout.splitlines()[-1])
-    print({k: (v["took"], v["codes"]) for k, v in found.items()})
     return {name: dict(found[name], run=Run(job['out']), said=[Path(f"{job['said']}.{r}.txt").read_text() for r in range(job['n'])]) for name, job in jobs.items() if name in found}
 
 # --- The same as one process -------------------------------------------------------------------------------------------
