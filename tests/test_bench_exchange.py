@@ -23,6 +23,7 @@ from sft_nb.bench.leaderboard import build_leaderboard
 from sft_nb.bench.suite import open_suite, read_suite, run_suite
 from sft_nb.cli import main
 from sft_nb.core import InputError
+from sft_nb.ledger import Ledger
 from sft_nb.records import Evaluation
 from sft_nb.report.hub import check_card
 
@@ -97,7 +98,7 @@ def test_the_hub_reads_a_run(run, tmp_path, capsys):
         if np.isfinite(overall.low[name]): assert np.isclose(r.metric_args['low'], overall.low[name], rtol=1e-5) and np.isclose(r.metric_args['high'], overall.high[name], rtol=1e-5, atol=1e-9)
     path, = (tmp_path/'hub'/'.eval_results').glob('*.yaml')
     entry, = parse_eval_result_entries(yaml.safe_load(path.read_text()))
-    assert (entry.dataset_id, entry.task_id, entry.source_url) == ('someone/photos', 'sky', 'https://example.org/run') and entry.date == json.loads((run/'ledger.jsonl').read_text().splitlines()[0])['time'][:10]
+    assert (entry.dataset_id, entry.task_id, entry.source_url) == ('someone/photos', 'sky', 'https://example.org/run') and entry.date == Ledger(run/'ledger.sqlite').to_frame('read')['time'].iloc[0][:10]
     assert '95% interval' in entry.notes and f'n = {e.n}' in entry.notes
 
 

@@ -19,6 +19,7 @@ import pandas as pd
 import yaml
 
 from .leaderboard import Leaderboard, build_leaderboard
+from .replay import flatten
 from .suite import Suite, open_suite, suite_cells
 from .verdict import overall_verdict
 from ..core import InputError, atomic_path, expected, hash_file, hash_json, raise_problems, suggest_names, write_text
@@ -66,9 +67,10 @@ def _name(folder) -> str: return Path(folder).resolve().name
 # %% ../../nbs/78_bench.exchange.ipynb #cc6fd3c0
 def _measured(folder) -> str: # the day, or '' where no ledger says it
     "When the test split was evaluated."
-    path = Path(folder)/'ledger.jsonl'
-    read = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()] if path.is_file() else []
-    return next((r['time'][:10] for r in reversed(read) if r['split'] == 'test' and r['why'] == 'evaluation'), '')
+    run = Run(folder)
+    rows = run.ledger.to_frame('read') if (run/'config.yaml').is_file() else ()
+    mine = rows[(rows['why'] == 'evaluation') & (rows['run'] == _name(folder))] if len(rows) else ()
+    return mine['time'].iloc[-1][:10] if len(mine) else ''
 
 def _split_dataset(given) -> dict: # dataset and task_id, from dataset:task_id
     name, _, task = given.partition(':')
@@ -165,10 +167,7 @@ def _open_store(uri) -> tuple: # tracking URI or None for MLflow's own choice, f
     path.parent.mkdir(parents=True, exist_ok=True)
     return f'sqlite:///{path}', path.with_name('mlartifacts').as_uri()
 
-def _flat(value, name='') -> dict:
-    "A nested mapping as one, keys joined by dots."
-    if not isinstance(value, dict): return {name: value if isinstance(value, str) else json.dumps(value, default=str)}
-    return {k: v for key, inner in value.items() for k, v in _flat(inner, f'{name}.{key}' if name else str(key)).items()}
+def _texts(nested) -> dict: return {k: v if isinstance(v, str) else json.dumps(v, default=str) for k, v in flatten(nested).items()}
 
 def _plain(name) -> str: return re.sub(r'[^\w./ :-]', '_', str(name))[:240]
 
@@ -185,7 +184,7 @@ def _of_run(folder) -> dict: # what to log
     "A finished run in MLflow's words."
     folder, e = Path(folder), Evaluation.load(folder)
     lock = json.loads((folder/'lock.json').read_text(encoding='utf-8')) if (folder/'lock.json').is_file() else {}
-    params = _flat(yaml.safe_load((folder/'config.yaml').read_text(encoding='utf-8'))) if (folder/'config.yaml').is_file() else {}
+    params = _texts(yaml.safe_load((folder/'config.yaml').read_text(encoding='utf-8'))) if (folder/'config.yaml').is_file() else {}
     content, ended = hash_file(folder/'evaluation.json'), _time(folder/'evaluation.json')
     metrics = [(k, v, ended, 0) for k, v in _numbers(e.metrics[(e.metrics.label == '') & (e.metrics.slice == '')]).items()]
     history = pd.read_csv(folder/'history.csv') if (folder/'history.csv').is_file() else pd.DataFrame()
