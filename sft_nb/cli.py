@@ -407,4 +407,4 @@ def _say_os_error(e) -> str:
     return expected(f'`{e.filename}`', 'usable', (e.strerror or type(e).__name__).lower(), 'Free some space, or choose another folder.')
 
 # %% ../nbs/80_cli.ipynb #85126608
-if __name__ == '__main__' and 'ipykernel' not in sys.modules: sys.exit(main())
+if __name__ == '__main__' and Path(sys.argv[0]).name == 'cli.py': sys.exit(main()) # by `python -m sft_nb.cli`, and not in a notebook

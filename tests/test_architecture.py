@@ -1,5 +1,6 @@
 "The rooms and the arrows between them (CONTRIBUTING.md), held by reading the imports and the notebooks."
 import ast
+import functools
 import importlib.metadata
 import inspect
 import re
@@ -49,6 +50,7 @@ def imports(source: str, package: str = '') -> set:
             out |= {base} | {f'{base}.{a.name}' for a in node.names}
     return out
 
+@functools.cache
 def imports_of(name: str) -> set:
     return imports(MODULES[name].read_text(encoding='utf-8'), '.'.join(('sft_nb', *name.split('.')[:-1])))
 

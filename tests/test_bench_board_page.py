@@ -34,7 +34,7 @@ def make_cells(folder, tasks=TASKS, recipes=RECIPES, seeds=(0, 1, 2), lost=(('ce
         right = rng.uniform(size=200) < .7 + .05 * TASKS.index(task) + gain
         preds = make_predictions(range(200), truth, np.where(right, truth, 1 - truth) * .8 + .1, task='single_label', labels=('no', 'yes'), provenance=dict(seconds=dict(fit=seconds * rng.uniform(.9, 1.1))))
         place = folder/task/recipe/str(seed)
-        preds.save(place/'predictions-test.parquet')
+        preds.save(place/'predictions-valid.parquet') # which says how long it took
         evaluate_predictions(preds, metrics=['accuracy'], seed=0, n_resamples=100, context=dict(headline='accuracy')).save(place/'evaluation.json')
     return suite
 

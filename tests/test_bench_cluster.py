@@ -157,7 +157,8 @@ def descendants(node) -> set: return {p.pid for p in psutil.Process(node.pid).ch
 
 
 def sft_nb(cluster, *args, cwd) -> subprocess.Popen:
-    return subprocess.Popen([*SFT_NB, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=cluster.env, cwd=cwd)
+    return subprocess.Popen([*SFT_NB, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=cluster.env, cwd=cwd,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # whoever runs the tests in the background has told us to ignore it
 
 
 def run_here(cluster, code: str, *args) -> list:

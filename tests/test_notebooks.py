@@ -34,6 +34,7 @@ SMALLER = {
     'tutorials/08_question_answering.ipynb': [('train=800, valid=150, test=300', 'train=60, valid=40, test=60'), ("assert forced.set_index(['metric', 'baseline']).difference['token_f1', 'frozen'] > 0", 'assert len(forced) == 4')],
     'tutorials/09_teach_a_small_gpt.ipynb': [('.head(160)', '.head(30)'), ('max_new_tokens=80', 'max_new_tokens=24'), ("len(encoded['train']) == 96 and len(encoded['test']) == 48", "len(encoded['test']) == 9"), ('sample(load_general(\'squad\'), 30), sample(load_instruct(\'dialogues\'), 30)', 'sample(load_general(\'squad\'), 6), sample(load_instruct(\'dialogues\'), 6)'),
                                              ('assert gain.low.iloc[0] > 0 and gain.low.iloc[1] > 0', 'assert len(gain) == 4')],
+    'tutorials/11_run_a_benchmark.ipynb': [("tasks={k: whole.tasks[k] for k in ('lights', 'films')}, seeds=[0, 1])", "tasks={k: whole.tasks[k] | dict(data=whole.tasks[k]['data'] | dict(max_items=160), model=dict(size=32) if k == 'lights' else dict(max_length=16)) for k in ('lights', 'films')}, seeds=[0, 1])")],
     'tutorials/10_meet_a_standard.ipynb': [('max_items=900', 'max_items=240'), ('epochs=3', 'epochs=1')],
     '446_train.few_labels.ipynb': [("sample_items(side('test'), 500, seed=0)", "sample_items(side('test'), 60, seed=0)"), ('train=dict(contrast_steps=16, ', 'train=dict(contrast_steps=4, epochs=1, '), ('(2, 8, 32)', '(2, 8)'), ('[2, 8, 32]', '[2, 8]'), ('draws=3', 'draws=2'), ("'3 seeds'", "'2 seeds'")]}
 

@@ -76,7 +76,7 @@ def whole(tmp_path_factory):
 
 # --- Kills -------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('kind, moments', [('images', 20), ('text', 8), ('chat', 6)])
+@pytest.mark.parametrize('kind, moments', [('images', 10), ('text', 4), ('chat', 2)])
 def test_killed_at_many_moments(root, kind, moments):
     "`sft-nb run`, many times at random and fifteen times where it hurts; see the benchmark for what is compared."
     done = subprocess.run([sys.executable, str(root/'benchmarks'/'kill.py'), '--quick', '--kind', kind, '--moments', str(moments)], capture_output=True, text=True, cwd=root)

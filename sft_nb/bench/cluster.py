@@ -120,7 +120,7 @@ def _from_ray(function, calls, tick, address, max_retries, say, needs):
                 if tick: tick()
                 for ref in done: yield pending.pop(ref), _take(ray, ref)
         finally:
-            for ref in pending: ray.cancel(ref, force=True)
+            for ref in pending: ray.cancel(ref) # as by Ctrl-C; with `force`, Ray 2.60 may abort this process where a result is just on its way
 
 def _take(ray, ref):
     "The result, or that there is none; what the function raised is raised."
