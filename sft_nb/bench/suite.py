@@ -162,6 +162,9 @@ def run_suite(suite: Suite, # from `read_suite`
     there = list_files(folder) if is_url(folder) else () # one look, where each costs
     rows = {c: _row(*c) | dict(state='done', why='', seconds=0.) for c in cells if (f'{_name(*c)}/evaluation.json' in there if is_url(folder) else _is_done(folder, _name(*c)))}
     todo = [c for c in cells if c not in rows]
+    for place in (Path(folder)/_name(*c) for c in rows if not is_url(folder)): # of one that was killed as it ended
+        if (place/'.busy').exists():
+            with contextlib.suppress(InputError), hold_folder(place): pass
     with hold_folder(scratch_folder(folder) if is_url(folder) else folder):
         for i, r in fan_out(run_cell, [(suite, folder, *c, _WAIT if on else 0) for c in todo], on=on, desc=suite.name, unit='cell', say=say, **kwargs):
             task, recipe, seed = cell = todo[i]
