@@ -28,6 +28,7 @@ def _knock(address):
     except (OSError, ValueError) as e:
         raise InputError(expected('`address`', 'that of a Ray cluster that is running, as HOST:PORT', f'`{address}` ({getattr(e, "strerror", None) or e})', 'Start one with: ray start --head')) from None
 
+_connected = threading.Event() # by `connect_cluster`, and not by the caller before
 _TOKEN = secrets.token_hex(32) # of clusters that this process starts, so that nobody else can use them
 
 @contextlib.contextmanager
@@ -59,8 +60,10 @@ def connect_cluster(address: str|None = None, # HOST:PORT of its head; None for 
                 ray.init('local', include_dashboard=False, **quiet)
             except RuntimeError as e: # another version of Ray or of Python, or a token that is missing
                 raise InputError(expected('the Ray cluster', 'one that can be used from here', ' '.join(str(e).split())[:300], 'Where it was started with a token, set RAY_AUTH_MODE=token here, too.')) from e
+            _connected.set()
             yield ray
         finally:
+            _connected.clear()
             ray.shutdown()
             if threading.current_thread() is threading.main_thread() and handler is not None: signal.signal(signal.SIGTERM, handler) # Ray has set its own
 
@@ -120,7 +123,7 @@ def _from_ray(function, calls, tick, address, max_retries, say, needs):
                 if tick: tick()
                 for ref in done: yield pending.pop(ref), _take(ray, ref)
         finally:
-            for ref in pending: ray.cancel(ref) # as by Ctrl-C; with `force`, Ray 2.60 may abort this process where a result is just on its way
+            for ref in pending if not _connected.is_set() else (): ray.cancel(ref) # where the connection ends, they end with it; to cancel, too, makes Ray 2.60 abort this process if a result is just on its way
 
 def _take(ray, ref):
     "The result, or that there is none; what the function raised is raised."
