@@ -98,13 +98,17 @@ def serve():
     yield start
     for server in servers: server.shutdown(); server.server_close()
 
+def free_port() -> int:
+    "One that nobody listens at."
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
 class Lab:
     "A Jupyter server of its own, with no settings of this user, for JupyterLab, Notebook 7 and Voilà; `home` is its folder."
     def __init__(self, home: Path):
         self.home = home
-        with socket.socket() as s:
-            s.bind(('127.0.0.1', 0))
-            self.port = s.getsockname()[1]
+        self.port = free_port()
         dirs = {k: str(home/k.lower()) for k in ('JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR', 'IPYTHONDIR', 'JUPYTERLAB_SETTINGS_DIR', 'JUPYTERLAB_WORKSPACES_DIR')}
         all_cells_drawn = home/'jupyterlab_settings_dir'/'@jupyterlab'/'notebook-extension'/'tracker.jupyterlab-settings'
         all_cells_drawn.parent.mkdir(parents=True)

@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import psutil
 import pytest
 import yaml
 from fsspec.registry import _registry
+from conftest import free_port
 from test_cli import SFT_NB, fails, make_photos
 
 from sft_nb.bench.leaderboard import build_leaderboard, save_leaderboard, suite_costs
@@ -39,12 +39,6 @@ from sft_nb.records import Evaluation, Predictions
 
 RAY = [sys.executable, '-W', 'ignore', '-c', 'import sys; from ray.scripts.scripts import main; sys.exit(main())']
 QUIET = dict(OMP_NUM_THREADS='1', CI='1', RAY_USAGE_STATS_ENABLED='0', RAY_DISABLE_IMPORT_WARNING='1', PYTHONWARNINGS='ignore')
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
 
 
 def kill(process):

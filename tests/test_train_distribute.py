@@ -5,7 +5,6 @@ environment that a launcher would give it; one test goes by a real launcher."""
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import free_port
 
 from sft_nb.cli import main
 from sft_nb.bench.job import prepare_items
@@ -22,11 +22,6 @@ from sft_nb.core import InputError
 from sft_nb.train.run import Run, open_run, train_run
 
 HERE = Path(__file__)
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
 
 # --- What is trained on ------------------------------------------------------------------------------------------------
 

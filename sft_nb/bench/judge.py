@@ -127,9 +127,10 @@ def correct_claim(evaluation: Evaluation, # whose result stands in the ledger
                   ) -> Evaluation: # with `context['reads']` as of now; reads no labels
     "Correct a result for all that stand in the ledger by now; raises `InputError` if the ledger is not the one of then."
     sealed.ledger.verify((evaluation.context.get('reads') or {}).get('head'))
-    said = sealed.ledger.to_frame('result').drop_duplicates('config', keep='last')
+    rows = sealed.ledger.to_frame() # once, so that all that follows is of one moment
+    said = rows[rows['kind'] == 'result'].drop_duplicates('config', keep='last')
     corrected = dict(zip(said['config'], adjust_holm(said['p_value'].astype(float))))
     level = evaluation.metrics.confidence_level.iloc[0]
     claim = said[said['config'] == config].iloc[0][['metric', 'baseline', 'p_value']].to_dict()
-    reads = dict(name=sealed.about['name'], n=sealed.count_reads(), configurations=len(said), **claim, p_holm=corrected[config], level=1 - (1 - level) / len(said), head=sealed.ledger.head)
+    reads = dict(name=rows['name'].iloc[0], n=int((rows['kind'] == 'read').sum()), configurations=len(said), **claim, p_holm=corrected[config], level=1 - (1 - level) / len(said), head=dict(n=len(rows), hash=rows['hash'].iloc[-1]))
     return replace(evaluation, context=evaluation.context | dict(reads=reads, test_reads=reads['n']))

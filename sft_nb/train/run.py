@@ -120,16 +120,18 @@ def hash_config(config: RunConfig, # all of it, seed and all
 
 def _sealed(self) -> SealedLabels|None:
     "The labels of the test split, where they are kept apart."
-    return SealedLabels(self._sealed or self.config.data.sealed) if self.config.data.sealed else None
+    declared = self.config.data.sealed
+    return SealedLabels(self._sealed or declared) if declared else None
 
 def _ledger(self) -> Ledger:
     "Who read the labels of the test split: the run's own list, or that of all who share the sealed labels."
-    return self.sealed.ledger if self.sealed else Ledger(self/'ledger.sqlite')
+    sealed = self.sealed
+    return sealed.ledger if sealed else Ledger(self/'ledger.sqlite')
 
 def _log_read(self, split: str, why: str):
     "Write down that somebody looks at the labels of `split`, and `why`; before that, sealed ones are not there."
-    about = dict(run=self.folder.name, config=hash_config(self.config))
-    if self.sealed and split == 'test': self._labels = self.sealed.read(why, **about)
+    about, sealed = dict(run=self.folder.name, config=hash_config(self.config)), self.sealed
+    if sealed and split == 'test': self._labels = sealed.read(why, **about)
     else: self.ledger.append('read', split=split, why=why, **about)
 
 def _count_reads(self, split: str = 'test') -> int:
